@@ -1,0 +1,1 @@
+"""Storage backends of the log; each passes the same conformance suite."""

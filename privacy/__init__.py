@@ -1,0 +1,1 @@
+"""Cryptography of attested predictions: proofs, models, CKKS. Knows nothing of ledgers or HTTP."""

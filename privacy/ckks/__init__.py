@@ -1,0 +1,1 @@
+"""CKKS ciphertexts: keys, packing, canonical form, evaluation and its proof."""

@@ -1,0 +1,1 @@
+"""Public schemas, linear models, quantisation and certificates about committed weights."""

@@ -1,0 +1,1 @@
+"""Proof toolkit: commitments, transcript, linear and quadratic proofs (docs/spec/protocol.md)."""
