@@ -1,0 +1,107 @@
+"""Commitment generators by hash-to-curve, cached on disk (docs/spec/protocol.md, section 3).
+
+Generator i of purpose p is hash_to_curve("sealproof/v1/generator/<p>/<i>"): nobody knows a relation between any
+two of them, and purposes are disjoint. Hashing 5,000 points takes seconds, so affine coordinates are cached in
+the user's cache folder. The cache file names the SHA-256 of its content and a loaded file is spot-checked
+against fresh hashes, because a forged generator would be a forged proof.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from privacy.errors import UsageError
+from privacy.zk.group import ARKWORKS, Group, Point
+
+__all__ = ["BLINDING", "blinding_generator", "cache_folder", "generators"]
+
+BLINDING: Final = "blinding"
+_CHUNK: Final = 1024
+_AFFINE_BYTES: Final = 96
+_SPOT_CHECKS: Final = 4
+
+
+def cache_folder() -> Path:
+    """`$SEALPROOF_CACHE`, else `$XDG_CACHE_HOME/sealproof`, else `~/.cache/sealproof`."""
+    explicit = os.environ.get("SEALPROOF_CACHE")
+    if explicit:
+        return Path(explicit)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sealproof"
+
+
+def _message(purpose: str, index: int) -> bytes:
+    return f"sealproof/v1/generator/{purpose}/{index}".encode()
+
+
+def generators(purpose: str, count: int, group: Group = ARKWORKS) -> list[Point]:
+    """The first `count` generators of a purpose.
+
+    Raises:
+        UsageError: a purpose that is not plain lower-case text.
+    """
+    if not purpose or not all(c.isascii() and (c.islower() or c.isdigit() or c in "-/") for c in purpose):
+        raise UsageError(f"generator purpose {purpose!r}: use lower-case letters, digits, '-' and '/'")
+    points: list[Point] = []
+    for chunk in range(-(-count // _CHUNK)):
+        points.extend(_chunk(purpose, chunk, group))
+    return points[:count]
+
+
+def blinding_generator(group: Group = ARKWORKS) -> Point:
+    """H, the generator of every blinding."""
+    return _blinding(group)
+
+
+@lru_cache(maxsize=2)
+def _blinding(group: Group) -> Point:
+    return group.hash_to_curve(_message(BLINDING, 0))
+
+
+@lru_cache(maxsize=256)
+def _chunk(purpose: str, chunk: int, group: Group) -> tuple[Point, ...]:
+    # Both groups read the coordinates that arkworks hashed; `_load` re-hashes a sample with the group asked for.
+    path = cache_folder() / "generators-v1" / f"{purpose.replace('/', '_')}-{chunk}.bin"
+    data = _load(path, purpose, chunk, group)
+    if data is None:
+        first = chunk * _CHUNK
+        data = b"".join(
+            ARKWORKS.export_affine(ARKWORKS.hash_to_curve(_message(purpose, i))) for i in range(first, first + _CHUNK)
+        )
+        _store(path, data)
+    return tuple(
+        group.import_affine(data[i : i + _AFFINE_BYTES]) for i in range(0, _CHUNK * _AFFINE_BYTES, _AFFINE_BYTES)
+    )
+
+
+def _load(path: Path, purpose: str, chunk: int, group: Group) -> bytes | None:
+    """Cached coordinates, or None when absent or not what they claim to be (then they are made again)."""
+    try:
+        raw = path.read_bytes()
+    except OSError:
+        return None
+    digest, data = raw[:32], raw[32:]
+    if len(data) != _CHUNK * _AFFINE_BYTES or hashlib.sha256(data).digest() != digest:
+        return None
+    for _ in range(_SPOT_CHECKS):
+        place = secrets.randbelow(_CHUNK)
+        expected = group.export_affine(group.hash_to_curve(_message(purpose, chunk * _CHUNK + place)))
+        if data[place * _AFFINE_BYTES : (place + 1) * _AFFINE_BYTES] != expected:
+            return None
+    return data
+
+
+def _store(path: Path, data: bytes) -> None:
+    """Atomic, best effort: a read-only home costs time, not correctness."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as handle:
+            handle.write(hashlib.sha256(data).digest() + data)
+        Path(handle.name).replace(path)
+    except OSError:
+        return
