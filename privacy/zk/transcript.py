@@ -64,6 +64,16 @@ class Transcript:
         mask = (1 << bits) - 1
         return [int.from_bytes(data[i : i + width], "little") & mask for i in range(0, count * width, width)]
 
+    def copy(self) -> Transcript:
+        """An independent transcript with the same history (provers retry aborted steps on copies)."""
+        twin = Transcript.__new__(Transcript)
+        twin._state = self._state.copy()
+        return twin
+
+    def adopt(self, attempt: Transcript) -> None:
+        """Continue where an attempt that succeeded has ended."""
+        self._state = attempt._state
+
     def digest(self) -> bytes:
         """32 bytes that stand for everything absorbed so far."""
         return self.challenge_bytes(b"digest", 32)
