@@ -1,0 +1,447 @@
+"""Ledger entries: what is written, by whom, and how it is signed.
+
+An entry is canonical JSON of at most 65,535 bytes:
+
+    {"author": <reference to the author's party entry, null in a party entry>, "body": {...},
+     "kind": "sealproof/<kind>/v1", "signature": <base64>}
+
+The signature is Ed25519 by the author's key over `sealproof/entry/v1\\n` and the canonical JSON of the entry without
+its signature. Entries hold commitments and digests only; what is behind a digest is a blob. Nothing here is derived
+from patient data without 128 bits of blinding (docs/spec/protocol.md, section 2, records entry).
+
+Decoding says nothing about truth: signatures are checked by `verify_signature`, references and the order key < records,
+model < prediction by whoever reads the ledger (docs/spec/protocol.md, section 2).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import InitVar, dataclass, replace
+from types import MappingProxyType
+from typing import Annotated, ClassVar, Generic, Literal, TypeVar
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from pydantic import ConfigDict, Field
+
+from privacy.canonical_json import (
+    Codec,
+    DecimalInteger,
+    Digest,
+    Identifier,
+    Name,
+    Point,
+    PositiveInteger,
+    Record,
+    Signature,
+    Text,
+    Timestamp,
+    UnsignedInteger,
+    canonical_bytes,
+)
+from privacy.errors import DecodeError, UsageError, VerificationFailed
+
+__all__ = [
+    "ENTRY_DOMAIN",
+    "KINDS",
+    "MAX_ENTRY_BYTES",
+    "AnyEntry",
+    "Body",
+    "Entry",
+    "ErrorBound",
+    "Key",
+    "Model",
+    "ModelOutput",
+    "Party",
+    "Policy",
+    "Prediction",
+    "PredictionProof",
+    "Records",
+    "Reference",
+    "Revocation",
+    "VerifiedEntry",
+    "ZeroWeight",
+    "decode_digest_list",
+    "decode_entry",
+    "encode_digest_list",
+    "leaf_hash",
+    "sign_entry",
+    "verify_signature",
+]
+
+MAX_ENTRY_BYTES = 65_535
+ENTRY_DOMAIN = b"sealproof/entry/v1\n"
+
+_DIGEST_BYTES = 32
+_MAX_PROOF_ANSWERS = 256
+"""B = blocks x outputs of one evaluation proof (docs/spec/protocol.md, section 1)."""
+
+
+def leaf_hash(entry: bytes) -> bytes:
+    """RFC 6962 leaf hash of the bytes of an entry: SHA-256(00 || entry)."""
+    return hashlib.sha256(b"\x00" + entry).digest()
+
+
+# -- references and parts ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reference(Record):
+    """An entry of the ledger, by index and by leaf hash: neither alone says which entry is meant in which log."""
+
+    index: UnsignedInteger
+    leaf: Digest
+
+    @classmethod
+    def to(cls, index: int, entry: bytes) -> Reference:
+        """The reference to the entry whose bytes are `entry` at `index`."""
+        return cls(index, leaf_hash(entry))
+
+
+@dataclass(frozen=True)
+class ModelOutput(Record):
+    """One output of a model: -2^b <= w_i < 2^b for every weight, -2^b_bias <= bias < 2^b_bias, and C_W."""
+
+    name: Name
+    link: Identifier
+    b: UnsignedInteger
+    b_bias: UnsignedInteger
+    commitment: Point
+
+
+@dataclass(frozen=True)
+class ZeroWeight(Record):
+    """The statement that a feature has weight zero in an output, with the digest of its proof (section 8)."""
+
+    type: Literal["zero-weight"]
+    output: UnsignedInteger
+    feature: UnsignedInteger
+    proof: Digest
+
+
+@dataclass(frozen=True)
+class Policy(Record):
+    """For which models records may be used, and until when (null: no end)."""
+
+    models: tuple[Reference, ...] | Literal["any"]
+    until: Timestamp | None
+
+
+@dataclass(frozen=True)
+class ErrorBound(Record):
+    """A decrypted answer is off by at most error / 2^scale_bits of a unit. Answers lie on the grid 2^-grid_bits."""
+
+    error: Annotated[DecimalInteger, Field(ge=0)]
+    scale_bits: UnsignedInteger
+    grid_bits: UnsignedInteger
+
+
+@dataclass(frozen=True)
+class PredictionProof(Record):
+    """One evaluation proof of a prediction.
+
+    It covers the blocks first_block .. first_block + blocks - 1, each with `count` patients, and the model outputs
+    `outputs`. `results` are the canonical result digests, block by block and within a block in the order of `outputs`.
+    `digest` and `size` are those of the proof bytes, `blur_bits` is f.
+    """
+
+    first_block: UnsignedInteger
+    blocks: PositiveInteger
+    count: PositiveInteger
+    outputs: tuple[UnsignedInteger, ...]
+    results: tuple[Digest, ...]
+    digest: Digest
+    size: PositiveInteger
+    blur_bits: UnsignedInteger
+
+    def __post_init__(self) -> None:
+        answers = self.blocks * len(self.outputs)
+        if not 1 <= answers <= _MAX_PROOF_ANSWERS:
+            raise UsageError(f"a proof covers 1 to {_MAX_PROOF_ANSWERS} results, got {answers}")
+        if len(self.results) != answers:
+            raise UsageError(f"expected {answers} result digests, got {len(self.results)}")
+        if any(a >= b for a, b in zip(self.outputs, self.outputs[1:], strict=False)):
+            raise UsageError("outputs must be strictly increasing")
+
+
+# -- bodies -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Party(Record):
+    """Registers an Ed25519 key. Signed by that key, which proves that its holder made the entry."""
+
+    KIND: ClassVar[str] = "sealproof/party/v1"
+
+    role: Literal["clinic", "owner", "server"]
+    name: Name
+    public_key: Digest
+
+    def __post_init__(self) -> None:
+        if _is_small_order(self.public_key):
+            raise UsageError("public key: of small order or not canonical; anyone could sign under it")
+
+
+@dataclass(frozen=True)
+class Key(Record):
+    """A clinic's CKKS key (section 3). `p0` and `certificate` are digests of blobs; C_s = C_s_plus - C_s_minus is
+    derived.
+
+    `commitments` are further commitments that the certificate refers to, by name.
+    """
+
+    KIND: ClassVar[str] = "sealproof/key/v1"
+
+    clinic: Name
+    parameter_set: Identifier
+    number: UnsignedInteger
+    p0: Digest
+    C_s_plus: Point
+    C_s_minus: Point
+    commitments: dict[Identifier, Point]
+    certificate: Digest
+
+
+@dataclass(frozen=True)
+class Model(Record):
+    """A committed linear model (sections 3 and 8).
+
+    `schema` and `certificate` are digests of blobs, `artefact` is a blinded commitment to the float artefact's digest,
+    `card` is what the owner says of the model, g = 2^-grid_bits.
+    """
+
+    KIND: ClassVar[str] = "sealproof/model/v1"
+
+    name: Name
+    version: Name
+    parameter_set: Identifier
+    schema: Digest
+    input_scale_bits: UnsignedInteger
+    weight_scale_bits: UnsignedInteger
+    grid_bits: UnsignedInteger
+    outputs: tuple[ModelOutput, ...]
+    certificate: Digest
+    artefact: Digest
+    card: dict[Identifier, Text]
+    statements: tuple[ZeroWeight, ...]
+
+    def __post_init__(self) -> None:
+        if not self.outputs:
+            raise UsageError("a model has at least one output")
+        if len({output.name for output in self.outputs}) != len(self.outputs):
+            raise UsageError("outputs must have different names")
+        if any(statement.output >= len(self.outputs) for statement in self.statements):
+            raise UsageError("a statement is about an output that the model does not have")
+
+
+@dataclass(frozen=True)
+class Records(Record):
+    """A committed cohort (section 2).
+
+    `d` features, `count` patients in `blocks` blocks. `ciphertexts` is the digest of a blob, the list of canonical
+    input digests (`encode_digest_list`), block by block and within a block feature by feature. `handles` is the Merkle
+    root of the blinded record handles.
+    """
+
+    KIND: ClassVar[str] = "sealproof/records/v1"
+
+    clinic: Name
+    key: Reference
+    parameter_set: Identifier
+    schema: Digest
+    packing: Literal["columns", "rows"]
+    d: PositiveInteger
+    count: PositiveInteger
+    blocks: PositiveInteger
+    ciphertexts: Digest
+    handles: Digest
+    policy: Policy
+
+
+@dataclass(frozen=True)
+class Prediction(Record):
+    """Answers of a model on records under a key (section 5).
+
+    `checkpoint_size` and `checkpoint_root` are the ledger head under which nothing of these was revoked. The error
+    bound is the largest of the proofs.
+    """
+
+    KIND: ClassVar[str] = "sealproof/prediction/v1"
+
+    records: Reference
+    model: Reference
+    key: Reference
+    proofs: tuple[PredictionProof, ...]
+    error_bound: ErrorBound
+    checkpoint_size: UnsignedInteger
+    checkpoint_root: Digest
+
+    def __post_init__(self) -> None:
+        if not self.proofs:
+            raise UsageError("a prediction has at least one proof")
+        seen: set[tuple[int, int]] = set()
+        for proof in self.proofs:
+            answers = {
+                (block, output)
+                for block in range(proof.first_block, proof.first_block + proof.blocks)
+                for output in proof.outputs
+            }
+            if seen & answers:
+                raise UsageError("two proofs cover the same block and output")
+            seen |= answers
+
+
+@dataclass(frozen=True)
+class Revocation(Record):
+    """Withdraws a key, a model or a records entry from now on."""
+
+    KIND: ClassVar[str] = "sealproof/revocation/v1"
+
+    target: Reference
+    reason: Text
+
+
+Body = Party | Key | Model | Records | Prediction | Revocation
+_BODIES: tuple[type[Body], ...] = (Party, Key, Model, Records, Prediction, Revocation)
+BodyT = TypeVar("BodyT", bound=Body, covariant=True)
+
+KINDS: Mapping[str, type[Body]] = MappingProxyType({body.KIND: body for body in _BODIES})
+"""Every kind of entry, by the name that the entry carries."""
+
+
+# -- entries ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Entry(Record, Generic[BodyT]):
+    """An entry of the ledger. `author` is None in a party entry and only there."""
+
+    author: Reference | None
+    body: BodyT
+    kind: str
+    signature: Signature
+
+    def __post_init__(self) -> None:
+        if self.kind != self.body.KIND:
+            raise UsageError(f"kind {self.kind!r} does not fit the body of a {self.body.KIND}")
+        if (self.author is None) != isinstance(self.body, Party):
+            raise UsageError("a party entry has no author, every other entry has one")
+
+    def encode(self) -> bytes:
+        """The canonical bytes, as the ledger holds them. Raises UsageError if a field is out of range."""
+        return _CODECS[self.kind].encode(self)
+
+    def signed_bytes(self) -> bytes:
+        """The bytes under the signature. Raises UsageError if a field has the wrong type."""
+        fields = _CODECS[self.kind].jsonable(self)
+        del fields["signature"]
+        return ENTRY_DOMAIN + canonical_bytes("ledger entry", fields)
+
+
+AnyEntry = Entry[Body]
+
+_CODECS: Mapping[str, Codec[AnyEntry]] = MappingProxyType(
+    {body.KIND: Codec(Entry[body], f"{body.KIND} entry", MAX_ENTRY_BYTES) for body in _BODIES}  # type: ignore[valid-type]
+)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What is read first of an entry: which decoder to use for all of it."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="ignore")
+
+    kind: str
+
+
+_KIND = Codec(_Kind, "ledger entry", MAX_ENTRY_BYTES)
+
+
+def decode_entry(data: bytes) -> AnyEntry:
+    """The entry whose bytes are `data`. Raises DecodeError for any other bytes. The signature is not checked here."""
+    kind = _KIND.peek(data).kind
+    if kind not in _CODECS:
+        raise DecodeError("ledger entry", f"unknown kind {kind!r}; known: {', '.join(sorted(_CODECS))}")
+    return _CODECS[kind].decode(data)
+
+
+# -- signatures -------------------------------------------------------------------------------------------------------
+
+_VERIFIED = object()
+
+
+@dataclass(frozen=True)
+class VerifiedEntry(Generic[BodyT]):
+    """An entry whose signature verified under `public_key`. Only `verify_signature` makes one."""
+
+    entry: Entry[BodyT]
+    public_key: bytes
+    made_by: InitVar[object]
+
+    def __post_init__(self, made_by: object) -> None:
+        if made_by is not _VERIFIED:
+            raise UsageError("a VerifiedEntry is made by verify_signature only")
+
+    @property
+    def body(self) -> BodyT:
+        """The body of the entry."""
+        return self.entry.body
+
+
+def sign_entry(body: Body, author: Reference | None, private_key: Ed25519PrivateKey) -> bytes:
+    """The bytes of the entry with this body, signed by its author.
+
+    `author` refers to the party entry of `private_key`; it is None for a Party, which must register that very key.
+    Raises UsageError.
+    """
+    if isinstance(body, Party) and body.public_key != private_key.public_key().public_bytes_raw():
+        raise UsageError("a party registers the key that signs its entry, and no other")
+    draft: AnyEntry = Entry(author, body, body.KIND, bytes(64))
+    return replace(draft, signature=private_key.sign(draft.signed_bytes())).encode()
+
+
+def verify_signature(entry: Entry[BodyT], public_key: bytes) -> VerifiedEntry[BodyT]:
+    """Check that `entry` is signed under `public_key` (32 bytes), the key of the party entry that `entry.author`
+    refers to.
+
+    For a party entry, `public_key` must be the key that it registers. Raises VerificationFailed("entry.signature").
+    """
+    if isinstance(entry.body, Party) and entry.body.public_key != public_key:
+        raise VerificationFailed(
+            "entry.signature", "a party entry is signed by the key that it registers, and no other"
+        )
+    try:
+        Ed25519PublicKey.from_public_bytes(public_key).verify(entry.signature, entry.signed_bytes())
+    except (InvalidSignature, ValueError) as error:
+        raise VerificationFailed("entry.signature", f"not signed by the key {public_key.hex()}") from error
+    return VerifiedEntry(entry, public_key, _VERIFIED)
+
+
+_FIELD_PRIME = 2**255 - 19
+# y-coordinates of the points of order 1, 2, 4 and 8 of edwards25519 (the two long ones belong to order 8).
+_ORDER_EIGHT_Y = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
+_SMALL_ORDER_Y = frozenset({0, 1, _FIELD_PRIME - 1, _ORDER_EIGHT_Y, _FIELD_PRIME - _ORDER_EIGHT_Y})
+
+
+def _is_small_order(public_key: bytes) -> bool:
+    """Under a key of small order one signature fits many messages, so its holder could deny any of them."""
+    y = int.from_bytes(public_key, "little") & (2**255 - 1)
+    return y >= _FIELD_PRIME or y in _SMALL_ORDER_Y
+
+
+# -- lists of digests -------------------------------------------------------------------------------------------------
+
+
+def encode_digest_list(digests: Sequence[bytes]) -> bytes:
+    """The blob behind `Records.ciphertexts`: the digests, 32 bytes each, one after the other. Raises UsageError."""
+    if any(len(digest) != _DIGEST_BYTES for digest in digests):
+        raise UsageError(f"every digest has {_DIGEST_BYTES} bytes")
+    return b"".join(digests)
+
+
+def decode_digest_list(data: bytes, count: int) -> tuple[bytes, ...]:
+    """The `count` digests whose encoding is `data`. Raises DecodeError."""
+    if len(data) != count * _DIGEST_BYTES:
+        raise DecodeError("digest list", f"expected {count} digests in {count * _DIGEST_BYTES} bytes, got {len(data)}")
+    return tuple(data[i : i + _DIGEST_BYTES] for i in range(0, len(data), _DIGEST_BYTES))
