@@ -43,8 +43,10 @@ def generators(purpose: str, count: int, group: Group = ARKWORKS) -> list[Point]
     """The first `count` generators of a purpose.
 
     Raises:
-        UsageError: a purpose that is not plain lower-case text.
+        UsageError: a purpose that is not plain lower-case text, or the one reserved for H.
     """
+    if purpose == BLINDING:
+        raise UsageError(f"generator purpose {BLINDING!r} is reserved: a vector on H itself would not be bound")
     if not purpose or not all(c.isascii() and (c.islower() or c.isdigit() or c in "-/") for c in purpose):
         raise UsageError(f"generator purpose {purpose!r}: use lower-case letters, digits, '-' and '/'")
     points: list[Point] = []

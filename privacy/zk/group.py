@@ -93,13 +93,16 @@ class Group(ABC):
         bits, because the cost is proportional to the length of the scalars.
 
         Raises:
-            UsageError: lengths differ.
+            UsageError: lengths differ, or a scalar is out of range (one implementation would reduce it, the other not).
         """
         if len(points) != len(scalars):
             raise UsageError(f"msm: {len(points)} points but {len(scalars)} scalars")
         if not scalars:
             return self.identity()
-        if min(scalars) < 0:
+        smallest = min(scalars)
+        if smallest <= -ORDER or max(scalars) >= ORDER:
+            raise UsageError("msm: a scalar is not between -r and r; reduce it mod r first")
+        if smallest < 0:
             points = [self.negate(p) if s < 0 else p for p, s in zip(points, scalars, strict=True)]
             scalars = [-s if s < 0 else s for s in scalars]
         return self._multiply_accumulate(points, scalars)

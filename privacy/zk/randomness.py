@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from privacy.errors import UsageError
 from privacy.zk.group import ORDER
 
 __all__ = ["SecretStream", "expand", "random_scalar"]
@@ -55,7 +56,9 @@ class SecretStream:
         return difference
 
     def symmetric(self, count: int, bound: int) -> Int64Array:
-        """Uniform in [-bound, bound] for bound < 2^61, by rejection: no modulo bias."""
+        """Uniform in [-bound, bound] for 0 <= bound < 2^61, by rejection: no modulo bias."""
+        if not 0 <= bound < 1 << 61:
+            raise UsageError(f"symmetric: the bound {bound} is not in [0, 2^61)")
         span = 2 * bound + 1
         mask = (1 << span.bit_length()) - 1
         out = np.empty(0, dtype=np.int64)
@@ -66,6 +69,8 @@ class SecretStream:
 
     def integers(self, count: int, bits: int) -> list[int]:
         """`count` integers uniform in [0, 2^bits); `bits` a multiple of 8."""
+        if bits % 8:
+            raise UsageError(f"integers: {bits} bits are not whole bytes")
         width = bits // 8
         data = self.bytes(count * width)
         return [int.from_bytes(data[i : i + width], "little") for i in range(0, count * width, width)]
