@@ -50,7 +50,7 @@ Complex = NDArray[np.complex128]
 @lru_cache(maxsize=4)
 def _twist(N: int) -> Complex:
     """zeta^i for i < N/2, zeta = exp(i pi / N)."""
-    twist = np.exp(1j * np.pi * np.arange(N // 2) / N)
+    twist: Complex = np.exp(1j * np.pi * np.arange(N // 2) / N)
     twist.flags.writeable = False
     return twist
 
