@@ -15,7 +15,6 @@ model < prediction by whoever reads the ledger (docs/spec/protocol.md, section 2
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, replace
 from types import MappingProxyType
@@ -25,6 +24,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import ConfigDict, Field
 
+from ledger.merkle import leaf_hash
 from privacy.canonical_json import (
     Codec,
     DecimalInteger,
@@ -65,7 +65,6 @@ __all__ = [
     "decode_digest_list",
     "decode_entry",
     "encode_digest_list",
-    "leaf_hash",
     "sign_entry",
     "verify_signature",
 ]
@@ -76,11 +75,6 @@ ENTRY_DOMAIN = b"sealproof/entry/v1\n"
 _DIGEST_BYTES = 32
 _MAX_PROOF_ANSWERS = 256
 """B = blocks x outputs of one evaluation proof (docs/spec/protocol.md, section 1)."""
-
-
-def leaf_hash(entry: bytes) -> bytes:
-    """RFC 6962 leaf hash of the bytes of an entry: SHA-256(00 || entry)."""
-    return hashlib.sha256(b"\x00" + entry).digest()
 
 
 # -- references and parts ---------------------------------------------------------------------------------------------
@@ -362,7 +356,7 @@ def decode_entry(data: bytes) -> AnyEntry:
     """The entry whose bytes are `data`. Raises DecodeError for any other bytes. The signature is not checked here."""
     kind = _KIND.peek(data).kind
     if kind not in _CODECS:
-        raise DecodeError("ledger entry", f"unknown kind {kind!r}; known: {', '.join(sorted(_CODECS))}")
+        raise DecodeError("ledger entry", f"unknown kind {kind[:64]!r}; known: {', '.join(sorted(_CODECS))}")
     return _CODECS[kind].decode(data)
 
 

@@ -64,18 +64,22 @@ class CamelRecord:
 class Codec(Generic[T]):
     """Encoder and decoder of one record type.
 
-    `what` names the record in errors, `max_bytes` is the largest encoding that is written or read.
+    `what` names the record in errors, `max_bytes` is the largest encoding that is written or read. With `omit_none`,
+    fields that are None are left out; otherwise they are null.
     """
 
-    def __init__(self, record: type[T], what: str, max_bytes: int) -> None:
+    def __init__(self, record: type[T], what: str, max_bytes: int, *, omit_none: bool = False) -> None:
         self._adapter: TypeAdapter[T] = TypeAdapter(record)
         self._what = what
         self._max_bytes = max_bytes
+        self._omit_none = omit_none
 
     def jsonable(self, value: T) -> Any:
         """`value` as dicts, lists, strings and integers. Raises UsageError if a field has the wrong type."""
         try:
-            return self._adapter.dump_python(value, mode="json", by_alias=True, warnings="error")
+            return self._adapter.dump_python(
+                value, mode="json", by_alias=True, exclude_none=self._omit_none, warnings="error"
+            )
         except (PydanticSerializationError, AttributeError) as error:
             raise UsageError(f"{self._what}: {error}") from error
 
