@@ -175,12 +175,10 @@ def from_sklearn(
     steps = list(_sklearn_steps(estimator))
     last = steps[-1]
     weights, bias, link, default_names = _sklearn_estimator(last)
-    d = schema.d
-    if weights.shape[1] != d:
-        raise UsageError(f"{type(last).__name__} has {weights.shape[1]} features, schema {schema.name!r} has {d}")
+    scalers = [_sklearn_scaler(step, schema) for step in steps[:-1]]
+    _check_width(last, weights.shape[1], schema)
     # x -> a*x + c in front of (w, b) gives (w*a, b + w.c), from the last scaler back to the first.
-    for step in reversed(steps[:-1]):
-        scale, shift = _sklearn_scaler(step, d)
+    for scale, shift in reversed(scalers):
         bias = np.array([math.fsum([b, *(w * shift)]) for w, b in zip(weights, bias, strict=True)])
         weights = weights * scale
     weights = weights[:, _sklearn_order(steps[0], schema)]
@@ -259,7 +257,12 @@ def _logistic_link(estimator: Any, outputs: int) -> Link:
     return "softmax"
 
 
-def _sklearn_scaler(step: Any, d: int) -> tuple[Float64, Float64]:
+def _check_width(step: Any, width: int, schema: Schema) -> None:
+    if width != schema.d:
+        raise UsageError(f"{type(step).__name__} has {width} features, schema {schema.name!r} has {schema.d}")
+
+
+def _sklearn_scaler(step: Any, schema: Schema) -> tuple[Float64, Float64]:
     """(scale, shift), both (d,): what a fitted scaler computes is x * scale + shift."""
     from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 
@@ -268,6 +271,7 @@ def _sklearn_scaler(step: Any, d: int) -> tuple[Float64, Float64]:
         raise UsageError(f"step {kind.__name__} cannot be folded into weights; supported: {_SUPPORTED_SKLEARN}")
     if not hasattr(step, "n_features_in_"):
         raise UsageError(f"{kind.__name__} is not fitted: call fit first")
+    _check_width(step, step.n_features_in_, schema)
     if getattr(step, "clip", False):
         raise UsageError(
             f"{kind.__name__}(clip=True) is not affine; use clip=False: the schema's ranges bound the values"
@@ -283,8 +287,8 @@ def _sklearn_scaler(step: Any, d: int) -> tuple[Float64, Float64]:
         scale = 1.0 / np.asarray(1.0 if step.scale_ is None else step.scale_, dtype=np.float64)
         shift = -np.asarray(center, dtype=np.float64) * scale
     return (
-        np.array(np.broadcast_to(np.asarray(scale, dtype=np.float64), (d,))),
-        np.array(np.broadcast_to(np.asarray(shift, dtype=np.float64), (d,))),
+        np.array(np.broadcast_to(np.asarray(scale, dtype=np.float64), (schema.d,))),
+        np.array(np.broadcast_to(np.asarray(shift, dtype=np.float64), (schema.d,))),
     )
 
 
