@@ -225,7 +225,7 @@ class ClinicKeys:
         s, e_pk = (np.frombuffer(item, dtype=np.uint8).astype(np.int64) for item in fields[3:])
         try:
             keys = cls(params, fields[1].decode("ascii"), int.from_bytes(fields[2], "little"), s - 1, e_pk - E_PK_MAX)
-        except (UsageError, UnicodeDecodeError, ValueError) as error:
+        except ValueError as error:  # UsageError and UnicodeDecodeError are ValueErrors
             raise DecodeError(_FILE, str(error)) from None
         if keys._encode() != data:
             raise DecodeError(_FILE, "not the canonical encoding of its contents")

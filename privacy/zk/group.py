@@ -40,6 +40,9 @@ _PARALLEL_TERMS: Final = 1024
 """Below this many terms a second thread costs more than it saves."""
 
 
+_SHORT_BITS: Final = 8
+
+
 class Group(ABC):
     """Prime-order group G1 of BLS12-381."""
 
@@ -155,6 +158,20 @@ class _Arkworks(Group):
         return arkworks.G1Point.from_xy_bytes_unchecked_be(data)
 
     def _multiply_accumulate(self, points: Sequence[Point], scalars: Sequence[int]) -> Point:
+        # One long scalar makes the library walk all of its windows for every point: short ones go apart.
+        short = [s >> _SHORT_BITS == 0 for s in scalars]
+        if sum(short) >= _PARALLEL_TERMS and not all(short):
+            parts = [
+                (
+                    [p for p, x in zip(points, short, strict=True) if x is side],
+                    [s for s, x in zip(scalars, short, strict=True) if x is side],
+                )
+                for side in (True, False)
+            ]
+            return self.sum([self._same_length(*part) for part in parts])
+        return self._same_length(points, scalars)
+
+    def _same_length(self, points: Sequence[Point], scalars: Sequence[int]) -> Point:
         converted = [arkworks.Scalar.from_le_bytes(s.to_bytes(32, "little")) for s in scalars]
         workers = _workers()
         if len(points) < _PARALLEL_TERMS or workers == 1:

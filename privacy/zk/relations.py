@@ -103,12 +103,12 @@ class LinearProof:
     responses: tuple[tuple[int, ...], ...]
     blindings: tuple[int, ...]
 
-    def encode(self, group: Group, segments: Sequence[LinearSegment]) -> bytes:
+    def encode(self, group: Group, shapes: Sequence[Sequence[Run]]) -> bytes:
         """Points, t, blindings, then responses at the width of their run."""
         out = [*(group.encode(p) for p in self.masks), pack_scalars((self.t, *self.blindings))]
-        for segment, z in zip(segments, self.responses, strict=True):
+        for runs, z in zip(shapes, self.responses, strict=True):
             at = 0
-            for run in segment.runs:
+            for run in runs:
                 out.append(pack_integers(z[at : at + run.count], run.width))
                 at += run.count
         return b"".join(out)
