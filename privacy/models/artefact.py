@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
-import math
 import os
 import secrets
 import tempfile
@@ -84,8 +83,9 @@ def decode_model(data: bytes) -> LinearModel:
         )
     except (UsageError, TypeError) as error:
         raise DecodeError("model", str(error)) from error
+    # fromhex takes many spellings of one number; hex() writes one.
     if encode_model(model) != data:
-        raise DecodeError("model", "not in canonical form")
+        raise DecodeError("model", "a number is not in the one spelling that float.hex writes")
     return model
 
 
@@ -168,10 +168,6 @@ def _floats(what: str, values: object) -> list[float]:
 
 def _float(what: str, text: object) -> float:
     try:
-        value = float.fromhex(text) if isinstance(text, str) else None
-    except (ValueError, OverflowError):
-        value = None
-    # fromhex takes many spellings of one number, and inf and nan; hex() writes one.
-    if value is None or not math.isfinite(value) or value.hex() != text:
-        raise DecodeError("model", f"{what}: {text!r} is not a finite hexadecimal float in canonical form")
-    return value
+        return float.fromhex(text)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DecodeError("model", f"{what}: {text!r} is not a hexadecimal float") from error

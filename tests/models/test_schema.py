@@ -207,6 +207,7 @@ def test_more_features_than_coefficients_are_refused() -> None:
 @given(number_features(), st.floats(0, 1))
 @example(Feature("a", "1", 1.0, math.nextafter(1.0, 2.0)), 1.0)
 @example(Feature("a", "1", 0.1, 0.3), 1.0)
+@example(Feature("a", "1", -1.0, math.nextafter(1.0, 2.0)), 1.0)
 @example(Feature("a", "1", 0.0, 5e-324), 0.5)
 @example(Feature("a", "1", -MAX_MAGNITUDE, MAX_MAGNITUDE), 1.0)
 def test_no_encoded_value_exceeds_the_bound_and_none_is_clipped(feature: Feature, part: float) -> None:
@@ -217,6 +218,7 @@ def test_no_encoded_value_exceeds_the_bound_and_none_is_clipped(feature: Feature
     assert all(abs(x) <= schema.encoded_bound(0) for x in encoded)
     for x, (value,) in zip(encoded, values, strict=True):
         exact = (Fraction(value) - Fraction(feature.center)) / Fraction(feature.half_width)
+        assert abs(exact) <= Fraction(schema.encoded_bound(0))
         assert abs(Fraction(x) - exact) <= (0 if feature.encoding == "identity" else Fraction(1, 2**51))
 
 
