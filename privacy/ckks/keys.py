@@ -265,10 +265,13 @@ class ClinicKeys:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as error:
             raise UsageError(f"cannot open the clinic key {path}: {error.strerror}") from None
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(file.fileno())
+        try:
+            status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise UsageError(f"{path} is not a regular file")
             if status.st_mode & 0o077:
                 raise UsageError(f"{path} is accessible to others (mode {status.st_mode & 0o777:03o}): chmod 600 it")
-            return cls._decode(file.read(_MAX_FILE_BYTES))
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                return cls._decode(file.read(_MAX_FILE_BYTES))
+        finally:
+            os.close(descriptor)
