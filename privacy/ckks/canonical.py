@@ -14,6 +14,7 @@ that was fixed before it. Results are (P, c0 on P, all of c1).
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -28,8 +29,12 @@ __all__ = [
     "ResultCiphertext",
     "check_residues",
     "decode_array",
+    "decode_input",
+    "decode_public_key",
     "decode_result",
     "encode_array",
+    "encode_input",
+    "encode_public_key",
     "encode_result",
     "input_digest",
     "public_key_digest",
@@ -110,15 +115,23 @@ def _check_result(params: ParameterSet, result: ResultCiphertext) -> None:
     check_residues(params, result.c1, (params.L, params.N), "result c1")
 
 
+def _input_header(params: ParameterSet, key_entry_id: bytes) -> bytes:
+    if len(key_entry_id) != _KEY_ENTRY_ID_BYTES:
+        raise UsageError(f"key entry id: expected {_KEY_ENTRY_ID_BYTES} bytes, got {len(key_entry_id)}")
+    return _framed(PROTOCOL_TAG, _INPUT, params.encode(), key_entry_id, _shape_bytes(2, params.L, params.N))
+
+
+def _public_key_header(params: ParameterSet) -> bytes:
+    return _framed(PROTOCOL_TAG, _PUBLIC_KEY, params.encode(), _shape_bytes(params.L, params.N))
+
+
 def input_digest(params: ParameterSet, key_entry_id: bytes, array: Residues) -> bytes:
     """Digest of an input ciphertext `array`, uint64 (2, L, N), under the key entry `key_entry_id` (32 bytes).
 
     Raises UsageError for a wrong id length, type, shape, or a residue that is not below its prime.
     """
-    if len(key_entry_id) != _KEY_ENTRY_ID_BYTES:
-        raise UsageError(f"key entry id: expected {_KEY_ENTRY_ID_BYTES} bytes, got {len(key_entry_id)}")
+    header = _input_header(params, key_entry_id)
     check_residues(params, array, (2, params.L, params.N), "input ciphertext")
-    header = _framed(PROTOCOL_TAG, _INPUT, params.encode(), key_entry_id, _shape_bytes(2, params.L, params.N))
     return _sha256([header, _buffer(array)])
 
 
@@ -131,8 +144,39 @@ def result_digest(params: ParameterSet, result: ResultCiphertext) -> bytes:
 def public_key_digest(params: ParameterSet, p0: Residues) -> bytes:
     """Digest of p0, uint64 (L, N). p1 is derived by everyone and so is not part of it. Raises UsageError."""
     check_residues(params, p0, (params.L, params.N), "public key p0")
-    header = _framed(PROTOCOL_TAG, _PUBLIC_KEY, params.encode(), _shape_bytes(params.L, params.N))
-    return _sha256([header, _buffer(p0)])
+    return _sha256([_public_key_header(params), _buffer(p0)])
+
+
+def encode_input(params: ParameterSet, key_entry_id: bytes, array: Residues) -> bytes:
+    """Typed header and words of an input: the blob whose SHA-256 is `input_digest`. Raises UsageError."""
+    return _input_header(params, key_entry_id) + encode_array(params, array)
+
+
+def decode_input(params: ParameterSet, key_entry_id: bytes, data: bytes) -> Residues:
+    """The input under this key entry whose `encode_input` is `data`; read-only. Raises DecodeError."""
+    header = _input_header(params, key_entry_id)
+    return _after_header(params, header, data, (2, params.L, params.N), "input ciphertext")
+
+
+def encode_public_key(params: ParameterSet, p0: Residues) -> bytes:
+    """Typed header and words of p0: the blob whose SHA-256 is `public_key_digest`. Raises UsageError."""
+    check_residues(params, p0, (params.L, params.N), "public key p0")
+    return _public_key_header(params) + bytes(_buffer(p0))
+
+
+def decode_public_key(params: ParameterSet, data: bytes) -> Residues:
+    """p0, uint64 (L, N), whose `encode_public_key` is `data`; read-only. Raises DecodeError."""
+    return _after_header(params, _public_key_header(params), data, (params.L, params.N), "public key p0")
+
+
+def _after_header(params: ParameterSet, header: bytes, data: bytes, shape: tuple[int, ...], what: str) -> Residues:
+    view = memoryview(data)
+    if view[: len(header)] != header:
+        raise DecodeError(what, f"the header is not that of this kind, key entry and {params.name}")
+    expected = math.prod(shape) * _WORD.itemsize
+    if len(view) - len(header) != expected:
+        raise DecodeError(what, f"expected {expected} bytes after the header, got {len(view) - len(header)}")
+    return _words(params, view[len(header) :], shape, what)
 
 
 def encode_array(params: ParameterSet, array: Residues) -> bytes:
