@@ -12,23 +12,22 @@ from dataclasses import dataclass
 from typing import Generic
 
 from api.entries import BodyT, Key, Model, Prediction, Records, Reference
-from privacy.ckks.bounds import Bounds
 from privacy.ckks.canonical import decode_public_key
 from privacy.ckks.evaluation_proof import EvaluationStatement
 from privacy.ckks.evaluation_proof import OutputStatement as CommittedOutput
 from privacy.ckks.key_certificate import VerifiedKey, verify_key_certificate
 from privacy.ckks.packing import Packing, capacity
 from privacy.ckks.params import ParameterSet, parameter_set
-from privacy.errors import DecodeError, UsageError, VerificationFailed
-from privacy.models.certificate import ModelStatement, VerifiedModel, verify_model_certificate
+from privacy.errors import UsageError, VerificationFailed
+from privacy.models.certificate import QUANTISATION_RULE, ModelStatement, VerifiedModel, verify_model_certificate
 from privacy.models.certificate import OutputStatement as ModelOutputStatement
-from privacy.models.quantise import QUANTISATION_RULE
 from privacy.models.schema import Schema
 from privacy.zk.group import ARKWORKS, Group
 
 __all__ = [
     "Located",
     "ProofGroup",
+    "check_coverage",
     "check_order",
     "evaluation_statement",
     "model_statement",
@@ -193,15 +192,10 @@ def evaluation_statement(
             input_digests=tuple(input_digests),
             result_digests=tuple(result_digests),
         )
-        _derivable(statement)
+        statement.bounds  # noqa: B018  (a shape without bounds cannot be proven: refused here, with the reason)
     except UsageError as error:
         raise VerificationFailed("prediction.shape", str(error)) from error
     return statement
-
-
-def _derivable(statement: EvaluationStatement) -> Bounds:
-    """Bounds exist only for shapes that can be proven; a statement without them is refused here, with the reason."""
-    return statement.bounds
 
 
 def check_coverage(prediction: Prediction, records: Records, outputs: int) -> None:
@@ -224,8 +218,3 @@ def check_coverage(prediction: Prediction, records: Records, outputs: int) -> No
             covered |= {(block, output) for output in proof.outputs}
     if covered != {(block, output) for block in range(blocks) for output in range(outputs)}:
         raise VerificationFailed("prediction.coverage", "not every block is answered under every output")
-
-
-def decode_error_as_failure(error: DecodeError, check: str) -> VerificationFailed:
-    """A blob that was found by its digest but does not parse: the entry itself commits to nonsense."""
-    return VerificationFailed(check, str(error))
