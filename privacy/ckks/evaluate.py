@@ -102,7 +102,10 @@ def evaluate(
     shift = np.stack([negacyclic_multiply_integer(p0, noise.u), negacyclic_multiply_integer(p1, noise.u)])
     wrapped += shift
     estimate += shift
-    c0, kappa0 = _reduce(wrapped[0][:, positions] + bias + noise.e0, estimate[0][:, positions] + bias, primes)
+    bias_wrapped = (bias + (1 << 63)) % (1 << 64) - (1 << 63)  # a bias may exceed 63 bits
+    c0, kappa0 = _reduce(
+        wrapped[0][:, positions] + bias_wrapped + noise.e0, estimate[0][:, positions] + float(bias), primes
+    )
     c1, kappa1 = _reduce(wrapped[1] + noise.e1, estimate[1], primes)
     return Evaluation(ResultCiphertext(positions, c0, c1), noise, kappa0, kappa1)
 

@@ -1,0 +1,46 @@
+# `make demo` and `make test` set everything up on a fresh machine; the other targets are their parts.
+# System packages (Debian names): python3-venv (3.11 or newer), gcc, libssl-dev, libffi-dev.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+
+.PHONY: setup demo test lint types contracts check bench clean
+
+setup: $(STAMP)
+
+# zksk and petlib carry pins that no current pip can resolve (msgpack, bplib): they are installed by name, without
+# their dependency lists, after what they really import. petlib compiles against libssl and libffi.
+$(STAMP): pyproject.toml Makefile
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[all,dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check cffi pycparser "msgpack<1" attrs future setuptools wheel
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation petlib==0.0.45
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps zksk==0.0.2
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/sealproof demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+contracts: $(STAMP)
+	$(BIN)/lint-imports
+
+check: lint types contracts test
+
+bench: $(STAMP)
+	$(BIN)/sealproof bench overhead
+
+clean:
+	rm -rf $(VENV) demo-out build dist *.egg-info
