@@ -27,7 +27,7 @@ from privacy.ckks.params import ParameterSet
 from privacy.errors import UsageError
 from privacy.zk.group import ARKWORKS, ORDER, Group, Point
 from privacy.zk.pedersen import CommitmentKey, commitment_key
-from privacy.zk.relations import KAPPA, T4_ROWS, J, LinearProof, Run, inner, powers, ternary_rows
+from privacy.zk.relations import KAPPA, T4_ROWS, J, LinearProof, LinearSegment, Run, inner, powers, ternary_rows
 from privacy.zk.transcript import Transcript
 from privacy.zk.wire import Reader, pack_integers
 
@@ -160,28 +160,46 @@ class EvaluationStatement:
         self.absorb(transcript)
         return transcript
 
-    def runs(self) -> tuple[Run, ...]:
-        """Honest bounds of the coordinates of sum_b rho_b v_b: what T1's responses must hide."""
+    def witness_runs(self) -> tuple[tuple[Run, ...], tuple[Run, ...]]:
+        """Honest bounds of the coordinates of sum_b rho_b v_b, as C_b and C_K,b hold them: what T1's responses hide."""
         # With more than one instance the 128-bit rho_b make every coordinate full-size.
         N, quotients = self.params.N, J * self.params.L
         bounds = self.bounds
-        sizes = [(N, 1), (J, bounds.Mu), (J, bounds.M0), (J, bounds.M1)]
-        sizes += [(quotients, bounds.K0), (quotients, bounds.K1), (T4_ROWS, bounds.B4)]
-        return tuple(Run(count, bound if self.instances == 1 else None) for count, bound in sizes)
+        first = [(N, 1), (J, bounds.Mu), (J, bounds.M0), (J, bounds.M1)]
+        second = [(quotients, bounds.K0), (quotients, bounds.K1), (T4_ROWS, bounds.B4)]
+        one = self.instances == 1
+        return (
+            tuple(Run(count, bound if one else None) for count, bound in first),
+            tuple(Run(count, bound if one else None) for count, bound in second),
+        )
 
     def weight_runs(self) -> tuple[Run, ...]:
         """Weights and bias are hidden by full-size masks."""
         return (Run(self.d + 1, None),)
 
     def shapes(self) -> list[tuple[Run, ...]]:
-        """Segments of T1: the combined instances, then C_W of each output."""
-        return [self.runs(), *(self.weight_runs() for _ in self.outputs)]
+        """Segments of T1: combined C_b, combined C_K,b, then C_W of each output."""
+        return [*self.witness_runs(), *(self.weight_runs() for _ in self.outputs)]
 
     def witness_keys(self, group: Group = ARKWORKS) -> tuple[CommitmentKey, CommitmentKey]:
         """Keys of C_b = Com(u, nu, mu0, mu1) and C_K,b = Com(K, T4 masks)."""
         first = commitment_key("evaluation/u", self.params.N, group) + commitment_key("evaluation/masks", 3 * J, group)
         quotients = commitment_key("evaluation/quotients", 2 * J * self.params.L, group)
         return first, quotients + commitment_key("evaluation/t4", T4_ROWS, group)
+
+    def segments(
+        self, instances: Sequence[Instance], rho: Sequence[int], weights_key: CommitmentKey, group: Group = ARKWORKS
+    ) -> list[LinearSegment]:
+        """What T1 opens: sum_b rho_b C_b, sum_b rho_b C_K,b, and C_W of each output."""
+        # C_b and C_K,b are opened apart, each under its own generators. Their sum would not do: C_K,b is sent after
+        # the rows are known and could move u and the masks to fit them.
+        first, second = self.witness_keys(group)
+        segments = [
+            (first, group.msm([x.C for x in instances], rho)),
+            (second, group.msm([x.C_K for x in instances], rho)),
+            *((weights_key, group.decode(output.commitment)) for output in self.outputs),
+        ]
+        return [LinearSegment(key, C, runs) for (key, C), runs in zip(segments, self.shapes(), strict=True)]
 
 
 @dataclass(frozen=True)
@@ -320,8 +338,8 @@ class Form:
         self._folded_u = fold_rows(rows.Ru, [self._w5])
         self._chi_sum = [sum(w * c for w, c in zip(self._w4, column, strict=True)) for column in zip(*chi, strict=True)]
 
-    def alpha(self, p0: Residues, p1: Residues) -> list[int]:
-        """Coefficients of (u | nu, mu0, mu1 | K0, K1 | T4 masks)."""
+    def alpha(self, p0: Residues, p1: Residues) -> tuple[list[int], list[int]]:
+        """Coefficients of (u | nu, mu0, mu1) and of (K0, K1 | T4 masks)."""
         primes, theta = self._statement.params.primes, self._theta
         a0, a1 = correlate(self._folded[0], p0), correlate(self._folded[1], p1)
         au = recombine(self._folded_u[0].astype(np.int64))
@@ -331,11 +349,12 @@ class Form:
         for k in (0, 1):
             total = sum(theta[k])
             alpha += [(total * z + next(chi)) % ORDER for z in self._zeta_J]
+        quotients: list[int] = []
         for k in (0, 1):
             for q, t in zip(primes, theta[k], strict=True):
                 factor = -q * t % ORDER
-                alpha += [(factor * z + next(chi)) % ORDER for z in self._zeta_J]
-        return alpha + self._w4
+                quotients += [(factor * z + next(chi)) % ORDER for z in self._zeta_J]
+        return alpha, quotients + self._w4
 
     def alpha_weights(self, arrays: Residues) -> list[int]:
         """Coefficients of (w_1..w_d, bias) for one block; arrays: (d, 2, L, N) virtual inputs."""

@@ -24,7 +24,7 @@ from privacy.errors import UsageError
 from privacy.zk.group import ARKWORKS, ORDER
 from privacy.zk.pedersen import CommitmentKey
 from privacy.zk.randomness import SecretStream, random_scalar
-from privacy.zk.relations import T4_ROWS, J, LinearSegment, inner, prove_linear
+from privacy.zk.relations import T4_ROWS, J, inner, prove_linear
 from privacy.zk.transcript import Transcript
 
 __all__ = ["OutputWitness", "prove_evaluation"]
@@ -88,8 +88,9 @@ def prove_evaluation(
     rows, chi, instances, masks = found
     form = Form(statement, rows, chi, attempt)
     alpha = form.alpha(p0, p1)
-    combined, rho_v = _combine(form.rho, evaluations, instances, masks)
-    first, second = statement.witness_keys()
+    vectors = [_first_vector(e, m) for e, (m, _) in zip(evaluations, masks, strict=True)]
+    first = _combine(form.rho, vectors, [m.rho for m, _ in masks])
+    second = _combine(form.rho, [K + m.t4 for m, K in masks], [m.rho_quotients for m, _ in masks])
     alphas_w = [[0] * (statement.d + 1) for _ in statement.outputs]
     beta = 0
     for block in range(statement.blocks):
@@ -100,15 +101,10 @@ def prove_evaluation(
             alphas_w[o] = [(x + rho * y) % ORDER for x, y in zip(alphas_w[o], base, strict=True)]
             beta += rho * form.beta(evaluations[b].result, instances[b])
         progress(block + 1, statement.blocks)
-    group = ARKWORKS
-    C = group.msm([p for x in instances for p in (x.C, x.C_K)], [r for r in form.rho for _ in (0, 1)])
-    segments = [LinearSegment(first + second, C, statement.runs())]
-    for output in statement.outputs:
-        segments.append(LinearSegment(weights_key, group.decode(output.commitment), statement.weight_runs()))
-    witness = [combined, *([*o.weights, o.bias] for o in outputs)]
-    opening = prove_linear(
-        attempt, segments, [alpha, *alphas_w], beta % ORDER, witness, [rho_v, *(o.rho for o in outputs)]
-    )
+    segments = statement.segments(instances, form.rho, weights_key)
+    witness = [first[0], second[0], *([*o.weights, o.bias] for o in outputs)]
+    blindings = [first[1], second[1], *(o.rho for o in outputs)]
+    opening = prove_linear(attempt, segments, [*alpha, *alphas_w], beta % ORDER, witness, blindings)
     return EvaluationProof(tuple(instances), opening).encode(statement)
 
 
@@ -180,19 +176,11 @@ def _project(rows: npt.NDArray[np.float64], vectors: IntArray) -> IntArray:
     return _project(rows, low) + (_project(rows, vectors >> 24) << 24)
 
 
-def _combine(
-    rho: Sequence[int],
-    evaluations: Sequence[Evaluation],
-    instances: Sequence[Instance],
-    masks: Sequence[tuple[_Masks, list[int]]],
-) -> tuple[list[int], int]:
+def _combine(rho: Sequence[int], vectors: Sequence[Sequence[int]], blindings: Sequence[int]) -> tuple[list[int], int]:
     """sum_b rho_b v_b and its blinding; integers when there is one instance, residues otherwise."""
-    total: list[int] = []
-    blinding = 0
-    for weight, evaluation, (mask, K) in zip(rho, evaluations, masks, strict=True):
-        v = _first_vector(evaluation, mask) + K + mask.t4
-        total = [weight * x for x in v] if not total else [a + weight * x for a, x in zip(total, v, strict=True)]
-        blinding += weight * (mask.rho + mask.rho_quotients)
-    if len(instances) > 1:
+    total = [rho[0] * x for x in vectors[0]]
+    for weight, v in zip(rho[1:], vectors[1:], strict=True):
+        total = [a + weight * x for a, x in zip(total, v, strict=True)]
+    if len(vectors) > 1:
         total = [x % ORDER for x in total]
-    return total, blinding % ORDER
+    return total, inner(rho, blindings) % ORDER

@@ -5,7 +5,7 @@ Steps, in the order of the protocol:
 1. derive every bound from the public numbers; decode the proof strictly;
 2. replay the transcript: statement, C_b, rows, z_b (|z| <= M), C_K,b, chi, xi_b (|xi| <= B4), zeta, rho;
 3. per block: hash the arrays that are about to be used and compare with the statement's digests, then fold them;
-4. check the one opening T1 of sum_b rho_b v_b and of every C_W.
+4. check the one opening T1 of sum_b rho_b C_b, sum_b rho_b C_K,b and every C_W, each under its own generators.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from privacy.ckks.packing import Packing, rows_shifted
 from privacy.errors import VerificationFailed
 from privacy.zk.group import ARKWORKS, ORDER, Group
 from privacy.zk.pedersen import CommitmentKey
-from privacy.zk.relations import LinearSegment
 
 __all__ = ["VerifiedEvaluation", "verify_evaluation", "virtual_inputs"]
 
@@ -117,12 +116,8 @@ def verify_evaluation(
             alphas_w[o] = [(x + form.rho[b] * y) % ORDER for x, y in zip(alphas_w[o], base, strict=True)]
             beta += form.rho[b] * form.beta(result, decoded.instances[b])
         progress(block + 1, statement.blocks)
-    first, second = statement.witness_keys(group)
-    C = group.msm([p for x in decoded.instances for p in (x.C, x.C_K)], [r for r in form.rho for _ in (0, 1)])
-    segments = [LinearSegment(first + second, C, statement.runs())]
-    for output in statement.outputs:
-        segments.append(LinearSegment(weights_key, group.decode(output.commitment), statement.weight_runs()))
-    decoded.opening.verify(transcript, segments, [form.alpha(p0, p1), *alphas_w], beta % ORDER)
+    segments = statement.segments(decoded.instances, form.rho, weights_key, group)
+    decoded.opening.verify(transcript, segments, [*form.alpha(p0, p1), *alphas_w], beta % ORDER)
     return VerifiedEvaluation(statement, Fraction(bounds.err, 1 << params.D), bounds.f, _TOKEN)
 
 
