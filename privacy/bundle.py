@@ -6,6 +6,7 @@ it:
     attestation.json                 the DSSE envelope (`privacy.attestation`)
     entries/<index>.json             bytes of a ledger entry
     entries/<index>.tlog-proof       its inclusion proof, with the signed checkpoint
+    log/consistency                  from the ledger head that the prediction names to that checkpoint
     blobs/<sha256>                   proofs, result and input ciphertexts, certificates, p0, schema, lists of digests
 
 in this order, entries by index, blobs by digest; nothing compressed or encrypted, no time stamps, comments, extra
@@ -13,7 +14,7 @@ fields or zip64 records, no bytes before, between or behind. Names, CRC-32s, siz
 the file: two bundles with the same members are the same file, and the reader compares each header with the one it
 derives itself.
 
-Entries and proofs of inclusion are opaque here. A blob is named by the SHA-256 of its bytes, which for canonical
+Entries and proofs of the ledger are opaque here. A blob is named by the SHA-256 of its bytes, which for canonical
 ciphertexts is their canonical digest. Blobs are read one at a time, so memory does not grow with the cohort.
 """
 
@@ -39,6 +40,7 @@ __all__ = [
     "MAX_ATTESTATION_BYTES",
     "MAX_BLOB_BYTES",
     "MAX_BUNDLE_BYTES",
+    "MAX_CONSISTENCY_PROOF_BYTES",
     "MAX_ENTRY_BYTES",
     "MAX_INCLUSION_PROOF_BYTES",
     "MAX_MEMBERS",
@@ -49,6 +51,7 @@ __all__ = [
 MAX_ATTESTATION_BYTES = 1 << 20
 MAX_ENTRY_BYTES = 65_535
 MAX_INCLUSION_PROOF_BYTES = 1 << 16
+MAX_CONSISTENCY_PROOF_BYTES = 1 << 14
 MAX_BLOB_BYTES = 1 << 24
 MAX_MEMBERS = 2**16 - 2
 MAX_BUNDLE_BYTES = 2**32 - 2
@@ -64,7 +67,10 @@ _MIDNIGHT, _FIRST_OF_JANUARY_1980 = 0, (1 << 5) | 1
 _REGULAR_FILE_0644 = 0o100644 << 16
 
 _ATTESTATION = "attestation.json"
-_NAME = re.compile(r"attestation\.json|entries/(0|[1-9][0-9]{0,15})\.(json|tlog-proof)|blobs/([0-9a-f]{64})")
+_CONSISTENCY = "log/consistency"
+_NAME = re.compile(
+    r"attestation\.json|log/consistency|entries/(0|[1-9][0-9]{0,15})\.(json|tlog-proof)|blobs/([0-9a-f]{64})"
+)
 _LONGEST_NAME = len("blobs/") + 64
 _LARGEST_INDEX = 2**53 - 1
 _WHAT = "bundle"
@@ -79,9 +85,9 @@ def _sort_key(name: str) -> _SortKey:
         raise DecodeError(_WHAT, f"{name!r} is not the name of a member")
     index, suffix, blob = match.groups()
     if blob is not None:
-        return (2, 0, blob)
+        return (3, 0, blob)
     if index is None:
-        return (0, 0, name)
+        return (0 if name == _ATTESTATION else 2, 0, name)
     if int(index) > _LARGEST_INDEX:
         raise DecodeError(_WHAT, f"{name!r}: the index is larger than 2^53 - 1")
     return (1, int(index), suffix)
@@ -102,6 +108,8 @@ def _blob_name(digest: bytes) -> str:
 def _size_limit(name: str) -> int:
     if name == _ATTESTATION:
         return MAX_ATTESTATION_BYTES
+    if name == _CONSISTENCY:
+        return MAX_CONSISTENCY_PROOF_BYTES
     if name.startswith("blobs/"):
         return MAX_BLOB_BYTES
     return MAX_ENTRY_BYTES if name.endswith(".json") else MAX_INCLUSION_PROOF_BYTES
@@ -226,6 +234,10 @@ class BundleReader:
         """The tlog-proof of ledger entry `index`. Raises DecodeError, also if it is not in the bundle."""
         return self._read(_inclusion_proof_name(index))
 
+    def consistency_proof(self) -> bytes:
+        """The bytes that lead from the prediction's ledger head to the checkpoint. Raises DecodeError, also if absent."""
+        return self._read(_CONSISTENCY)
+
     def has(self, digest: bytes) -> bool:
         """Whether the blob with this SHA-256 digest is in the bundle."""
         return _blob_name(digest) in self._members
@@ -342,6 +354,10 @@ class BundleWriter:
         """Add ledger entry `index` with its tlog-proof. Raises UsageError if there are other bytes for it already."""
         self._add(_entry_name(index), entry)
         self._add(_inclusion_proof_name(index), inclusion_proof)
+
+    def set_consistency_proof(self, proof: bytes) -> None:
+        """Set what leads from the prediction's ledger head to the checkpoint. Raises UsageError if another was set."""
+        self._add(_CONSISTENCY, proof)
 
     def add_blob(self, data: bytes) -> bytes:
         """Add a blob, once however often it is added, and return its SHA-256 digest. Raises UsageError if too large."""

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from privacy.ckks.bounds import Bounds, derive_bounds
 from privacy.ckks.canonical import ResultCiphertext
-from privacy.ckks.folding import contract, correlate, fold_rows, recombine
+from privacy.ckks.folding import LIMBS, contract, correlate, fold_rows, recombine
 from privacy.ckks.packing import Packing, positions
 from privacy.ckks.params import ParameterSet
 from privacy.errors import UsageError
@@ -341,9 +341,9 @@ class Form:
     def alpha(self, p0: Residues, p1: Residues) -> tuple[list[int], list[int]]:
         """Coefficients of (u | nu, mu0, mu1) and of (K0, K1 | T4 masks)."""
         primes, theta = self._statement.params.primes, self._theta
-        a0, a1 = correlate(self._folded[0], p0), correlate(self._folded[1], p1)
-        au = recombine(self._folded_u[0].astype(np.int64))
-        alpha = [(u - x - y) % ORDER for u, x, y in zip(au, a0, a1, strict=True)]
+        limbs = -correlate(self._folded[0], p0) - correlate(self._folded[1], p1)
+        limbs[:LIMBS] += self._folded_u[0].astype(np.int64)
+        alpha = [x % ORDER for x in recombine(limbs)]
         alpha += self._w5
         chi = iter(self._chi_sum)
         for k in (0, 1):

@@ -15,9 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from privacy.errors import UsageError
-from privacy.zk.group import ORDER
 
-__all__ = ["LIMBS", "contract", "correlate", "fold_rows", "recombine"]
+__all__ = ["CORRELATION_LIMBS", "LIMBS", "contract", "correlate", "fold_rows", "recombine"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -29,7 +28,8 @@ LIMBS: Final = 17
 _SCALAR_LIMBS: Final = 16
 _LIMB: Final = 1 << LIMB_BITS
 _INPUT_LIMB_BITS: Final = 18
-_CORRELATION_LIMBS: Final = 3
+_KEY_LIMBS: Final = 3
+CORRELATION_LIMBS: Final = LIMBS + _KEY_LIMBS - 1
 _EXACT: Final = 1 << 53
 
 
@@ -70,8 +70,9 @@ def contract(folded: FloatArray, arrays: npt.NDArray[np.uint64]) -> list[int]:
     return [x + (y << _INPUT_LIMB_BITS) for x, y in zip(low, high, strict=True)]
 
 
-def correlate(folded: FloatArray, polynomials: npt.NDArray[np.uint64]) -> list[int]:
-    """alpha with <alpha, u> = sum_l <Z_l, p_l u mod X^N+1> for every integer vector u; N signed integers.
+def correlate(folded: FloatArray, polynomials: npt.NDArray[np.uint64]) -> IntArray:
+    """alpha with <alpha, u> = sum_l <Z_l, p_l u mod X^N+1> for every integer vector u, as CORRELATION_LIMBS limbs a
+    coefficient: shape (CORRELATION_LIMBS, N), |limb| < 2^45, for `recombine`.
 
     folded: (L, LIMBS, N); polynomials: (L, N) with entries below 2^47. alpha = sum_l Z_l p_l(1/X).
 
@@ -86,18 +87,18 @@ def correlate(folded: FloatArray, polynomials: npt.NDArray[np.uint64]) -> list[i
     reverse = np.empty((L, N), dtype=np.int64)
     reverse[:, 0] = polynomials[:, 0]
     reverse[:, 1:] = -polynomials[:, :0:-1].astype(np.int64)
-    parts = np.empty((L, _CORRELATION_LIMBS, N))
-    for b in range(_CORRELATION_LIMBS - 1):
+    parts = np.empty((L, _KEY_LIMBS, N))
+    for b in range(_KEY_LIMBS - 1):
         carry = (reverse + _LIMB // 2) >> LIMB_BITS
         parts[:, b] = reverse - (carry << LIMB_BITS)
         reverse = carry
     parts[:, -1] = reverse
     left, right = _forward(folded), _forward(parts)
     # All primes and limb pairs of one weight are added before the inverse transform.
-    outputs = np.zeros((LIMBS + _CORRELATION_LIMBS - 1, N // 2), dtype=np.complex128)
-    for b in range(_CORRELATION_LIMBS):
+    outputs = np.zeros((CORRELATION_LIMBS, N // 2), dtype=np.complex128)
+    for b in range(_KEY_LIMBS):
         outputs[b : b + LIMBS] += np.einsum("lan,ln->an", left, right[:, b])
-    return recombine(_backward(outputs))
+    return _backward(outputs)
 
 
 def recombine(limbs: IntArray) -> list[int]:
@@ -114,11 +115,6 @@ def recombine(limbs: IntArray) -> list[int]:
         carry >>= LIMB_BITS
     data, width = digits.tobytes(), 2 * (k + 4)
     return [int.from_bytes(data[i : i + width], "little", signed=True) for i in range(0, len(data), width)]
-
-
-def reduce_mod_order(values: Sequence[int]) -> list[int]:
-    """Residues in [0, r)."""
-    return [v % ORDER for v in values]
 
 
 def _twist(N: int) -> npt.NDArray[np.complex128]:

@@ -135,13 +135,13 @@ class LinearProof:
     def verify(
         self, transcript: Transcript, segments: Sequence[LinearSegment], alphas: Sequence[Sequence[int]], beta: int
     ) -> None:
-        """Check against the statement that `transcript` has absorbed.
+        """Check against the statement that `transcript` has absorbed: all that alphas and the keys derive from.
 
         Raises:
             VerificationFailed: `linear.form` or `linear.opening`.
         """
         group = segments[0].key.group
-        _absorb_statement(transcript, segments, alphas, beta)
+        _absorb_statement(transcript, segments, beta)
         c = _challenge(transcript, group, self.masks, self.t)
         form = sum(inner(alpha, z) for alpha, z in zip(alphas, self.responses, strict=True))
         if (form - self.t - c * beta) % ORDER:
@@ -168,7 +168,7 @@ def prove_linear(
     group = segments[0].key.group
     if (sum(inner(alpha, v) for alpha, v in zip(alphas, witness, strict=True)) - beta) % ORDER:
         raise UsageError("the witness does not satisfy the linear relation")
-    _absorb_statement(transcript, segments, alphas, beta)
+    _absorb_statement(transcript, segments, beta)
     stream = SecretStream()
     while True:
         # Masks and their commitments are drawn anew on each attempt; an attempt that fails is never shown.
@@ -213,16 +213,15 @@ def _responses(runs: Sequence[Run], k: Sequence[int], v: Sequence[int], c: int) 
     return out
 
 
-def _absorb_statement(
-    transcript: Transcript, segments: Sequence[LinearSegment], alphas: Sequence[Sequence[int]], beta: int
-) -> None:
+def _absorb_statement(transcript: Transcript, segments: Sequence[LinearSegment], beta: int) -> None:
+    # Not alpha: it is a function of what the transcript holds already, and 5,000 scalars take longer to write down
+    # than to use.
     transcript.absorb_scalars(b"beta", [beta])
-    for segment, alpha in zip(segments, alphas, strict=True):
+    for segment in segments:
         transcript.absorb_integers(
             b"runs", [x for run in segment.runs for x in (run.count, -1 if run.bound is None else run.bound)]
         )
         transcript.absorb_point(b"commitment", segment.key.group.encode(segment.commitment))
-        transcript.absorb_scalars(b"alpha", alpha)
 
 
 def _challenge(transcript: Transcript, group: Group, masks: Sequence[Point], t: int) -> int:
