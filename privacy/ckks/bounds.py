@@ -64,11 +64,14 @@ def derive_bounds(
         VerificationFailed: `no-wrap` for numbers whose integer equations could wrap.
     """
     N, L, Q, q_min = params.N, params.L, params.Q, min(params.primes)
+    if q_min <= 1 << KAPPA:
+        # A T4 challenge that is a multiple of q would let a false quotient e/q pass.
+        raise UsageError(f"{params.name}: a data prime is not above 2^{KAPPA}")
     if not 1 <= instances <= MAX_INSTANCES:
         raise UsageError(f"one proof covers 1 to {MAX_INSTANCES} blocks x outputs, got {instances}")
     if not 1 <= published <= N:
         raise UsageError(f"a block publishes 1 to {N} coefficients, got {published}")
-    if d < 1 or b < 1 or b_bias < 1 or not 0 <= grid_bits <= params.D:
+    if d < 1 or b < 1 or b_bias < 1 or not 0 <= grid_bits <= params.D - 6:
         raise UsageError(f"impossible shape: d={d}, b={b}, b_bias={b_bias}, grid 2^-{grid_bits}")
     rho, rho4 = 2201 * instances, 1024 * instances
     T1 = isqrt(756 * N) + 1

@@ -103,10 +103,10 @@ def evaluate(
     wrapped += shift
     estimate += shift
     bias_wrapped = (bias + (1 << 63)) % (1 << 64) - (1 << 63)  # a bias may exceed 63 bits
-    c0, kappa0 = _reduce(
-        wrapped[0][:, positions] + bias_wrapped + noise.e0, estimate[0][:, positions] + float(bias), primes
-    )
-    c1, kappa1 = _reduce(wrapped[1] + noise.e1, estimate[1], primes)
+    # The blur may exceed q on a coarse grid, so the estimate includes the noise.
+    on_P = estimate[0][:, positions] + float(bias) + noise.e0
+    c0, kappa0 = _reduce(wrapped[0][:, positions] + bias_wrapped + noise.e0, on_P, primes)
+    c1, kappa1 = _reduce(wrapped[1] + noise.e1, estimate[1] + noise.e1, primes)
     return Evaluation(ResultCiphertext(positions, c0, c1), noise, kappa0, kappa1)
 
 
@@ -114,7 +114,7 @@ def _reduce(wrapped: IntArray, estimate: npt.NDArray[np.float64], primes: IntArr
     """(c, kappa) with c = V + kappa q in [0, q), from V mod 2^64 and V approximately."""
     quotient = np.floor(estimate / primes).astype(np.int64)
     c = wrapped - quotient * primes
-    for _ in range(2):  # the estimate is off by less than one; noise may add one more
+    for _ in range(2):  # the estimate is off by less than one; its floor may add one more
         correction = (c < 0).astype(np.int64) - (c >= primes).astype(np.int64)
         c += correction * primes
         quotient -= correction

@@ -20,11 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from privacy.ckks.bounds import Bounds, derive_bounds
-from privacy.ckks.canonical import ResultCiphertext
+from privacy.ckks.canonical import ResultCiphertext, public_key_digest
 from privacy.ckks.folding import LIMBS, contract, correlate, fold_rows, recombine
+from privacy.ckks.keys import derive_p1
 from privacy.ckks.packing import Packing, positions
 from privacy.ckks.params import ParameterSet
-from privacy.errors import UsageError
+from privacy.errors import UsageError, VerificationFailed
 from privacy.zk.group import ARKWORKS, ORDER, Group, Point
 from privacy.zk.pedersen import CommitmentKey, commitment_key
 from privacy.zk.relations import KAPPA, T4_ROWS, J, LinearProof, LinearSegment, Run, inner, powers, ternary_rows
@@ -279,6 +280,17 @@ class Rows:
         R0 = np.zeros((J, params.N), dtype=np.int8)
         R0[:, P] = ternary_rows(keys[0], J, P.size)
         return Rows(R0, ternary_rows(keys[1], J, params.N), ternary_rows(keys[2], J, params.N))
+
+
+def check_public_key(statement: EvaluationStatement, p0: Residues, p1: Residues) -> None:
+    """Raise VerificationFailed unless p0 is the key entry's and p1 the one its names derive.
+
+    The prover checks it too: under a p1 of the clinic's choice, one result gives away all weights.
+    """
+    if public_key_digest(statement.params, p0) != statement.p0_digest:
+        raise VerificationFailed("evaluation.public-key", "p0 is not the one of the key entry")
+    if not np.array_equal(p1, derive_p1(statement.params, statement.clinic, statement.key_number)):
+        raise VerificationFailed("evaluation.public-key", "p1 is not the one derived from the clinic's names")
 
 
 def absorb_first(transcript: Transcript, group: Group, commitments: Sequence[Point]) -> None:

@@ -18,6 +18,7 @@ from privacy.ckks.evaluation_proof import (
     absorb_first,
     absorb_second,
     absorb_third,
+    check_public_key,
     draw_chi,
 )
 from privacy.errors import UsageError
@@ -73,9 +74,11 @@ def prove_evaluation(
 
     Raises:
         UsageError: the evaluations are not of this statement.
+        VerificationFailed: p0 or p1 is not the certified one.
     """
     if len(evaluations) != statement.instances or len(outputs) != len(statement.outputs):
         raise UsageError("one evaluation an instance and one opening an output are needed")
+    check_public_key(statement, p0, p1)
     transcript = statement.start()
     for _ in range(_MAX_ATTEMPTS):
         # Nothing of an attempt that fails is ever shown; masks and commitments are drawn anew.

@@ -11,13 +11,13 @@ Steps, in the order of the protocol:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
 
-from privacy.ckks.canonical import ResultCiphertext, input_digest, public_key_digest, result_digest
+from privacy.ckks.canonical import ResultCiphertext, input_digest, result_digest
 from privacy.ckks.evaluation_proof import (
     EvaluationProof,
     EvaluationStatement,
@@ -26,6 +26,7 @@ from privacy.ckks.evaluation_proof import (
     absorb_first,
     absorb_second,
     absorb_third,
+    check_public_key,
     draw_chi,
 )
 from privacy.ckks.packing import Packing, rows_shifted
@@ -48,10 +49,10 @@ class VerifiedEvaluation:
     error: Fraction
     """Largest distance, in answer units, between a decryption and the integer result."""
     blur_bits: int
-    _token: object
+    made_by: InitVar[object]
 
-    def __post_init__(self) -> None:
-        if self._token is not _TOKEN:
+    def __post_init__(self, made_by: object) -> None:
+        if made_by is not _TOKEN:
             raise VerificationFailed("evaluation.unverified", "only verify_evaluation makes this object")
 
 
@@ -76,16 +77,15 @@ def verify_evaluation(
     """Verify an evaluation proof.
 
     `inputs(block)` returns the stored ciphertexts (m, 2, L, N) of block 0.. of this statement, `results(instance)`
-    one result; each is asked for once, hashed and compared before use. p1 must be the derived one: the caller has
-    it from the verified key certificate. `statement.outputs[].commitment` must be certified `bounded`.
+    one result; each is asked for once, hashed and compared before use. p0 and p1 are those of the verified key
+    certificate (p1 is derived again here). `statement.outputs[].commitment` must be certified `bounded`.
 
     Raises:
         DecodeError: the proof is not the canonical encoding of a proof of this shape.
         VerificationFailed: naming the check.
     """
     params, bounds = statement.params, statement.bounds
-    if public_key_digest(params, p0) != statement.p0_digest:
-        raise VerificationFailed("evaluation.public-key", "p0 is not the one of the key entry")
+    check_public_key(statement, p0, p1)
     decoded = EvaluationProof.decode(statement, proof, group)
     transcript = statement.start()
     absorb_first(transcript, group, [x.C for x in decoded.instances])

@@ -146,8 +146,11 @@ class QuadraticProof:
 
         Raises:
             VerificationFailed: `quadratic.opening` or `quadratic.relation`.
+            UsageError: the system's coordinates are not those of the segments.
         """
         group = segments[0].key.group
+        if not sum(len(segment.key) for segment in segments) == system.size == len(self.responses):
+            raise UsageError(f"a system of {system.size} coordinates, all of which must be committed, no others")
         _absorb_segments(transcript, segments)
         form = system.fold(transcript.challenge_scalar(b"zeta"))
         _absorb_first_messages(transcript, group, self.masks, self.T0, self.T1)
