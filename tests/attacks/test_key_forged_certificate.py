@@ -190,16 +190,13 @@ def test_with_slack_a_clinic_decrypts_to_any_score_it_likes():
     s = [int(x) for x in keys.s]
     s[0] += delta
     # e' = p0 + p1 s' mod Q: whatever it takes.
-    shift = [int(q) for q in PARAMS.primes]
     change = np.array(
-        [[x * delta % q for x in row.tolist()] for row, q in zip(p1(), shift, strict=True)], dtype=np.uint64
+        [[x * delta % q for x in row.tolist()] for row, q in zip(p1(), PARAMS.primes, strict=True)], dtype=np.uint64
     )
     e_pk = [a + b for a, b in zip(keys.e_pk.tolist(), centred_from_residues(PARAMS, change), strict=True)]
     witness = Witness(s, [0] * N, [*(x + 32 for x in e_pk), *([0] * (5 * N))])
 
-    decrypted = int(centred_from_residues(PARAMS, c0[:, :1])[0]) + sum(
-        x * y for x, y in zip(first_row(c1), s, strict=True)
-    )
+    decrypted = centred_from_residues(PARAMS, c0[:, :1])[0] + sum(x * y for x, y in zip(first_row(c1), s, strict=True))
     assert (decrypted + PARAMS.Q // 2) % PARAMS.Q - PARAMS.Q // 2 == chosen
 
     true_bounds = derive_key_bounds(PARAMS)

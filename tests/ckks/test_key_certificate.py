@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from privacy.ckks import key_certificate
 from privacy.ckks.key_certificate import (
     PURPOSES,
     RHO4,
@@ -124,9 +125,23 @@ def test_two_certificates_of_one_key_share_no_commitment_and_no_t4_value(keys, d
     assert not set(left.xi) & set(right.xi)
 
 
-def test_published_t4_values_keep_the_distance_that_hides_the_quotients(data):
+def test_t4_values_near_the_bound_are_never_published_and_restarts_commit_anew(keys, monkeypatch):
+    """With masks only twice the honest value most attempts must be thrown away."""
+    monkeypatch.setattr(key_certificate, "RHO4", 2)
     bounds = derive_key_bounds(SMALL)
+    assert bounds.B4 == 2 * bounds.honest4
+    absorbed = []
+    original = key_certificate._absorb_points
+
+    def spy(transcript, group, **points):
+        absorbed.extend(group.encode(point) for point in points.values())
+        original(transcript, group, **points)
+
+    monkeypatch.setattr(key_certificate, "_absorb_points", spy)
+    data, _ = certify_key(SMALL, CLINIC, NUMBER, keys.public.p0, keys.s, keys.e_pk)
     assert all(abs(x) <= bounds.B4 - bounds.honest4 for x in KeyCertificate.decode(SMALL, data).xi)
+    assert len(absorbed) == len(set(absorbed))
+    check(keys, data)
 
 
 def test_openings_do_not_show_themselves(certified):
