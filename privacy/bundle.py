@@ -235,7 +235,7 @@ class BundleReader:
         return self._read(_inclusion_proof_name(index))
 
     def consistency_proof(self) -> bytes:
-        """The bytes that lead from the prediction's ledger head to the checkpoint. Raises DecodeError, also if absent."""
+        """What leads from the prediction's ledger head to the checkpoint. Raises DecodeError, also if it is absent."""
         return self._read(_CONSISTENCY)
 
     def has(self, digest: bytes) -> bool:

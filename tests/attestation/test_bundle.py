@@ -26,6 +26,7 @@ from privacy.errors import DecodeError, UsageError, VerificationFailed
 
 ATTESTATION = b'{"payload":"..."}'
 ENTRIES = {2: (b"entry two", b"proof two"), 10: (b"entry ten", b"proof ten")}
+CONSISTENCY = b"sealproof/consistency/v1\nold 3\nnew 11\n"
 BLOBS = sorted(
     (b"result ciphertext", b"proof bytes", b"", bytes(range(256)) * 3), key=lambda b: hashlib.sha256(b).digest()
 )
@@ -45,6 +46,7 @@ MEMBERS: list[tuple[str, bytes]] = [
     ("entries/2.tlog-proof", b"proof two"),
     ("entries/10.json", b"entry ten"),
     ("entries/10.tlog-proof", b"proof ten"),
+    ("log/consistency", CONSISTENCY),
     *map(blob, BLOBS),
 ]
 
@@ -71,6 +73,7 @@ def write(path: Path, blobs: Iterable[bytes] = BLOBS, indices: Iterable[int] = t
             writer.add_blob(data)
         for index in indices:
             writer.add_entry(index, *ENTRIES[index])
+        writer.set_consistency_proof(CONSISTENCY)
         writer.set_attestation(ATTESTATION)
 
 
@@ -90,6 +93,7 @@ def read_all(path: Path) -> dict[str, bytes]:
         entries = {i: (reader.entry(i), reader.inclusion_proof(i)) for i in reader.entry_indices()}
         return {
             "attestation": reader.attestation(),
+            "consistency": reader.consistency_proof(),
             **{f"{i}.{part}": data for i, both in entries.items() for part, data in zip("ep", both, strict=True)},
             **{digest.hex(): reader.blob(digest) for digest in reader.blob_digests()},
         }
@@ -110,6 +114,7 @@ def test_a_bundle_reads_back(path: Path) -> None:
         assert reader.attestation() == ATTESTATION
         assert reader.entry_indices() == (2, 10)
         assert (reader.entry(10), reader.inclusion_proof(10)) == ENTRIES[10]
+        assert reader.consistency_proof() == CONSISTENCY
         assert [reader.blob(digest) for digest in reader.blob_digests()] == BLOBS
         assert reader.has(sha256(b"proof bytes"))
         assert not reader.has(sha256(b"other"))
@@ -138,6 +143,12 @@ def test_missing_members_are_refused_by_name(path: Path) -> None:
             reader.inclusion_proof(3)
         with pytest.raises(DecodeError, match="is missing"):
             reader.blob(sha256(b"other"))
+
+
+def test_a_bundle_without_consistency_proof_can_be_opened_and_says_so(path: Path) -> None:
+    path.write_bytes(zipped([member for member in MEMBERS if member[0] != "log/consistency"]))
+    with BundleReader(path) as reader, pytest.raises(DecodeError, match="log/consistency is missing"):
+        reader.consistency_proof()
 
 
 def test_a_path_that_does_not_exist_is_the_systems_error(path: Path) -> None:
@@ -183,6 +194,9 @@ def test_members_are_not_overwritten_with_other_contents(path: Path) -> None:
             writer.add_entry(2, b"entry two", b"proof TWO")
         with pytest.raises(UsageError, match=r"attestation\.json: was added"):
             writer.set_attestation(b"other")
+        writer.set_consistency_proof(CONSISTENCY)
+        with pytest.raises(UsageError, match="log/consistency: was added"):
+            writer.set_consistency_proof(b"other")
 
 
 @pytest.mark.parametrize("index", [-1, 2**53, 10**16])
@@ -204,6 +218,7 @@ def test_oversized_members_are_not_written(path: Path, monkeypatch: pytest.Monke
             lambda: writer.set_attestation(bytes(2**20 + 1)),
             lambda: writer.add_entry(1, bytes(65_536), b""),
             lambda: writer.add_entry(1, b"", bytes(65_537)),
+            lambda: writer.set_consistency_proof(bytes(2**14 + 1)),
         ):
             with pytest.raises(UsageError, match="are allowed"):
                 add()
@@ -290,6 +305,8 @@ def test_a_zip_bomb_is_refused_unread(path: Path) -> None:
         "attestation.json\n",
         "Attestation.json",
         "entries/02.json",
+        "log/consistency.txt",
+        "log/",
         "entries/-1.json",
         "entries/1.txt",
         "entries/9007199254740992.json",
@@ -449,6 +466,10 @@ def test_wrong_counts_sizes_and_offsets_in_the_end_record_are_refused(path: Path
         refused(path, joined(CONTENTS, DIRECTORY, count))
 
 
+def test_a_directory_too_large_for_its_members_is_refused_unread(path: Path) -> None:
+    refused(path, joined(CONTENTS, DIRECTORY + bytes(10_000), len(MEMBERS)), "cannot be that of")
+
+
 def test_zip64_is_refused(path: Path) -> None:
     record = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, *[len(MEMBERS)] * 2, len(DIRECTORY), len(CONTENTS))
     locator = struct.pack("<4sIQI", b"PK\6\7", 0, len(CONTENTS) + len(DIRECTORY), 1)
@@ -501,6 +522,7 @@ def test_a_file_cut_short_while_it_is_open_is_a_refusal(path: Path) -> None:
 
 CONTENTS_OF_PLAIN = {
     "attestation": ATTESTATION,
+    "consistency": CONSISTENCY,
     **{f"{i}.{part}": data for i, both in ENTRIES.items() for part, data in zip("ep", both, strict=True)},
     **{sha256(data).hex(): data for data in BLOBS},
 }
