@@ -224,7 +224,6 @@ class Signer:
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
-                os.fchmod(descriptor, 0o600)
                 file.write(line.encode("utf-8"))
                 file.flush()
                 os.fsync(descriptor)
