@@ -2,17 +2,22 @@
 
 Generator i of purpose p is hash_to_curve("sealproof/v1/generator/<p>/<i>"): nobody knows a relation between any
 two of them, and purposes are disjoint. Hashing 5,000 points takes seconds, so affine coordinates are cached in
-the user's cache folder. The cache file names the SHA-256 of its content and a loaded file is spot-checked
-against fresh hashes, because a forged generator would be a forged proof.
+the user's cache folder. A forged generator would be a forged proof: the digests of the chunks that this protocol
+version uses are part of the package (generators.json) and a cached chunk must match them; chunks beyond them (very
+wide models) are spot-checked against fresh hashes. `python -m privacy.zk.generators` prints the table anew.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import secrets
+import sys
 import tempfile
-from functools import lru_cache
+from collections.abc import Mapping
+from functools import cache, lru_cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
@@ -67,22 +72,40 @@ def _blinding(group: Group) -> Point:
 
 @lru_cache(maxsize=256)
 def _chunk(purpose: str, chunk: int, group: Group) -> tuple[Point, ...]:
-    # Both groups read the coordinates that arkworks hashed; `_load` re-hashes a sample with the group asked for.
+    # Both groups read the coordinates that arkworks hashed; a test compares the two groups' hashing.
     path = cache_folder() / "generators-v1" / f"{purpose.replace('/', '_')}-{chunk}.bin"
     data = _load(path, purpose, chunk, group)
     if data is None:
-        first = chunk * _CHUNK
-        data = b"".join(
-            ARKWORKS.export_affine(ARKWORKS.hash_to_curve(_message(purpose, i))) for i in range(first, first + _CHUNK)
-        )
+        data = _hash_chunk(purpose, chunk)
+        expected = _frozen_digest(purpose, chunk)
+        if expected is not None and hashlib.sha256(data).hexdigest() != expected:
+            raise UsageError(f"chunk {chunk} of generators {purpose!r} is not the one of this protocol version")
         _store(path, data)
     return tuple(
         group.import_affine(data[i : i + _AFFINE_BYTES]) for i in range(0, _CHUNK * _AFFINE_BYTES, _AFFINE_BYTES)
     )
 
 
+def _hash_chunk(purpose: str, chunk: int) -> bytes:
+    first = chunk * _CHUNK
+    return b"".join(
+        ARKWORKS.export_affine(ARKWORKS.hash_to_curve(_message(purpose, i))) for i in range(first, first + _CHUNK)
+    )
+
+
+@cache
+def _frozen_digests() -> Mapping[str, list[str]]:
+    table: dict[str, list[str]] = json.loads(files("privacy.zk").joinpath("generators.json").read_text())
+    return table
+
+
+def _frozen_digest(purpose: str, chunk: int) -> str | None:
+    digests = _frozen_digests().get(purpose, [])
+    return digests[chunk] if chunk < len(digests) else None
+
+
 def _load(path: Path, purpose: str, chunk: int, group: Group) -> bytes | None:
-    """Cached coordinates, or None when absent or not what they claim to be (then they are made again)."""
+    """Cached coordinates, or None when absent or not what they must be (then they are made again)."""
     try:
         raw = path.read_bytes()
     except OSError:
@@ -90,6 +113,9 @@ def _load(path: Path, purpose: str, chunk: int, group: Group) -> bytes | None:
     digest, data = raw[:32], raw[32:]
     if len(data) != _CHUNK * _AFFINE_BYTES or hashlib.sha256(data).digest() != digest:
         return None
+    frozen = _frozen_digest(purpose, chunk)
+    if frozen is not None:
+        return data if digest.hex() == frozen else None
     for _ in range(_SPOT_CHECKS):
         place = secrets.randbelow(_CHUNK)
         expected = group.export_affine(group.hash_to_curve(_message(purpose, chunk * _CHUNK + place)))
@@ -107,3 +133,16 @@ def _store(path: Path, data: bytes) -> None:
         Path(handle.name).replace(path)
     except OSError:
         return
+
+
+def _print_table() -> None:
+    table = {
+        purpose: [hashlib.sha256(_hash_chunk(purpose, chunk)).hexdigest() for chunk in range(len(digests))]
+        for purpose, digests in _frozen_digests().items()
+    }
+    json.dump(table, sys.stdout, indent=1, sort_keys=True)
+    sys.stdout.write("\n")
+
+
+if __name__ == "__main__":
+    _print_table()

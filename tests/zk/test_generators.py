@@ -91,6 +91,7 @@ CORRUPTIONS = {
     "empty": lambda raw: b"",
     "two points exchanged": lambda raw: raw[:32] + raw[128:224] + raw[32:128] + raw[224:],
     "a short file with a good digest": lambda raw: hashlib.sha256(raw[32:-96]).digest() + raw[32:-96],
+    "a long file with a good digest": lambda raw: hashlib.sha256(raw[32:] + raw[:96]).digest() + raw[32:] + raw[:96],
     "an empty file with a good digest": lambda raw: hashlib.sha256(b"").digest(),
 }
 
@@ -191,3 +192,24 @@ def test_purpose_that_is_not_plain_text_is_refused(purpose):
 def test_attack_a_vector_on_the_blinding_generator_is_refused():
     with pytest.raises(UsageError, match="reserved"):
         generators(BLINDING, 1)
+
+
+def test_attack_one_exchanged_generator_of_a_protocol_purpose_is_always_found(tmp_path, monkeypatch):
+    # Spot checks would find one point in 1,024 rarely; the frozen digests of the package find it every time.
+    monkeypatch.setenv("SEALPROOF_CACHE", str(tmp_path))
+    module._chunk.cache_clear()
+    good = encoded("quadratic/t", 2)
+    path = tmp_path / "generators-v1" / "quadratic_t-0.bin"
+    data = path.read_bytes()[32:]
+    forged = data[:96] + ARKWORKS.export_affine(ARKWORKS.multiply(blinding_generator(), 7)) + data[192:]
+    rewrite(path, forged)
+    module._chunk.cache_clear()
+    assert encoded("quadratic/t", 2) == good
+    assert path.read_bytes()[32:] == data
+    module._chunk.cache_clear()
+
+
+def test_frozen_digests_are_those_of_the_hashes():
+    frozen = module._frozen_digests()
+    assert hashlib.sha256(module._hash_chunk("range/bits", 0)).hexdigest() == frozen["range/bits"][0]
+    assert {len(digest) for digests in frozen.values() for digest in digests} == {64}
