@@ -307,6 +307,17 @@ def test_a_statement_that_says_anything_else_is_refused_although_signed(name: st
         verify_envelope(sign_payload(data, PAYLOAD_TYPE, PRIVATE), PUBLIC)
 
 
+def test_every_result_is_covered_once() -> None:
+    first, second = PREDICATE.proofs
+    with pytest.raises(UsageError, match="covered by one proof"):
+        dataclasses.replace(PREDICATE, proofs=(first, dataclasses.replace(second, covers=coverage(1, 1))))
+    with pytest.raises(UsageError, match="covered by one proof"):
+        dataclasses.replace(PREDICATE, proofs=())
+    for outputs in ((2, 2), (2, 0), ()):
+        with pytest.raises(UsageError, match="strictly increasing"):
+            coverage(outputs=outputs)
+
+
 def test_claims_cannot_be_chosen_by_the_issuer() -> None:
     with pytest.raises(UsageError, match="fixed sentences"):
         dataclasses.replace(PREDICATE, claims=(*CLAIMS, "The model is good medicine."))
