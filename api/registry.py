@@ -1,0 +1,280 @@
+"""An index over a ledger's entries: who is who, and what refers to what (docs/spec/protocol.md, section 2).
+
+`Registry` reads every entry once and refuses any that breaks a rule which entries alone can show: signatures, roles,
+references by index **and** leaf hash, names and numbers used once, the order key < records, model < prediction, and
+nothing used after its revocation. The server checks with it before it logs; an auditor who reads a whole ledger gets
+the same answers from the same code. Certificates and blobs are not looked at here (`api.binding`, `api.submission`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from api.binding import Located, check_coverage, check_order, parameters_of
+from api.entries import (
+    AnyEntry,
+    Body,
+    BodyT,
+    Key,
+    Model,
+    Party,
+    Prediction,
+    Records,
+    Reference,
+    Revocation,
+    decode_entry,
+    verify_signature,
+)
+from ledger import Log
+from ledger.merkle import leaf_hash
+from privacy.ckks.keys import check_clinic_id
+from privacy.ckks.packing import Packing, capacity
+from privacy.errors import UsageError, VerificationFailed
+
+__all__ = ["Logged", "Registry"]
+
+AnyBody = TypeVar("AnyBody", Party, Key, Model, Records, Prediction, Revocation)
+
+_ROLES: Final[dict[type[Body], str]] = {Key: "clinic", Records: "clinic", Model: "owner", Prediction: "server"}
+"""Who writes what. A revocation is by whoever wrote its target."""
+
+
+@dataclass(frozen=True)
+class Logged(Located[BodyT]):
+    """A checked entry of the ledger: where it stands, what it says, and who wrote it (None for a party)."""
+
+    author: Reference | None
+
+
+class Registry:
+    """The index. Entries are added in ledger order; methods may be called from many threads.
+
+    Lookups raise VerificationFailed (`ledger.reference`) for what is not there or is something else.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._entries: list[Logged[Body]] = []
+        self._by_leaf: dict[bytes, int] = {}
+        self._names: dict[str, int] = {}
+        self._public_keys: dict[bytes, int] = {}
+        self._key_numbers: dict[tuple[str, int], int] = {}
+        self._model_names: dict[tuple[int, str, str], int] = {}
+        self._revoked: dict[int, int] = {}
+
+    @classmethod
+    def read(cls, log: Log) -> Registry:
+        """The index of a whole log. Raises as `add` does; the log is then not one that this protocol accepts."""
+        registry = cls()
+        registry.refresh(log)
+        return registry
+
+    def refresh(self, log: Log) -> None:
+        """Add the entries that the log has and the index has not."""
+        with self._lock:
+            for entry in log.entries(self.size):
+                self.add(entry)
+
+    # -- looking up ----------------------------------------------------------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return len(self._entries)
+
+    def index_of(self, entry: bytes) -> int | None:
+        """Where an entry with exactly these bytes stands, or None."""
+        return self._by_leaf.get(leaf_hash(entry))
+
+    def get(self, index: int, kind: type[AnyBody]) -> Logged[AnyBody]:
+        """Entry `index`, which must be of this kind."""
+        with self._lock:
+            if not 0 <= index < len(self._entries):
+                raise VerificationFailed("ledger.reference", f"there is no entry {index}")
+            found = self._entries[index]
+        if not isinstance(found.body, kind):
+            raise VerificationFailed("ledger.reference", f"entry {index} is a {found.body.KIND}, not a {kind.KIND}")
+        return Logged(found.reference, found.body, found.author)
+
+    def resolve(self, reference: Reference, kind: type[AnyBody]) -> Logged[AnyBody]:
+        """The entry that a reference means: index and leaf hash must both fit."""
+        found = self.get(reference.index, kind)
+        if found.reference.leaf != reference.leaf:
+            raise VerificationFailed("ledger.reference", f"entry {reference.index} has another leaf hash")
+        return found
+
+    def all(self, kind: type[AnyBody]) -> list[Logged[AnyBody]]:
+        """Every entry of a kind, in ledger order."""
+        with self._lock:
+            entries = list(self._entries)
+        return [Logged(e.reference, e.body, e.author) for e in entries if isinstance(e.body, kind)]
+
+    def party_named(self, name: str) -> Logged[Party] | None:
+        """The party of this name, or None."""
+        index = self._names.get(name)
+        return None if index is None else self.get(index, Party)
+
+    def party_with_key(self, public_key: bytes) -> Logged[Party] | None:
+        """The party with this Ed25519 key, or None."""
+        index = self._public_keys.get(public_key)
+        return None if index is None else self.get(index, Party)
+
+    def author(self, entry: Logged[AnyBody]) -> Logged[Party]:
+        """The party that wrote `entry`; a party wrote its own."""
+        return self.get((entry.author or entry.reference).index, Party)
+
+    def revocation(self, reference: Reference, size: int | None = None) -> int | None:
+        """The index of the revocation of this entry within the first `size` entries (default: all), or None."""
+        index = self._revoked.get(reference.index)
+        return None if index is None or (size is not None and index >= size) else index
+
+    def check_not_revoked(self, reference: Reference, size: int | None = None) -> None:
+        """Raise VerificationFailed(`ledger.revoked`) if the entry was revoked within the first `size` entries."""
+        index = self.revocation(reference, size)
+        if index is not None:
+            raise VerificationFailed("ledger.revoked", f"entry {reference.index} was revoked by entry {index}")
+
+    # -- adding --------------------------------------------------------------------------------------------------------
+
+    def check(self, data: bytes) -> AnyEntry:
+        """The entry with these bytes, if it may be the next of this ledger.
+
+        Raises:
+            DecodeError: the bytes are not those of an entry.
+            VerificationFailed: the rule that it breaks.
+        """
+        entry = decode_entry(data)
+        with self._lock:
+            if leaf_hash(data) in self._by_leaf:
+                raise VerificationFailed("ledger.duplicate", f"this is entry {self._by_leaf[leaf_hash(data)]} already")
+            if entry.author is None:
+                self._check_party(entry)
+            else:
+                self._check_authored(entry, self.resolve(entry.author, Party))
+        return entry
+
+    def add(self, data: bytes) -> Reference:
+        """Check the next entry of the ledger and index it. Raises as `check` does, with nothing changed."""
+        with self._lock:
+            entry = self.check(data)
+            index = len(self._entries)
+            reference = Reference(index, leaf_hash(data))
+            self._entries.append(Logged(reference, entry.body, entry.author))
+            self._by_leaf[reference.leaf] = index
+            match entry.body:
+                case Party() as party:
+                    self._names[party.name] = index
+                    self._public_keys[party.public_key] = index
+                case Key() as key:
+                    self._key_numbers[key.clinic, key.number] = index
+                case Model() as model if entry.author is not None:
+                    self._model_names[entry.author.index, model.name, model.version] = index
+                case Revocation() as revocation:
+                    self._revoked[revocation.target.index] = index
+            return reference
+
+    def extend(self, entries: Iterable[bytes]) -> None:
+        """Add entries in order; see `add`."""
+        for entry in entries:
+            self.add(entry)
+
+    def _check_party(self, entry: AnyEntry) -> None:
+        party = entry.body
+        if not isinstance(party, Party):
+            raise VerificationFailed("entry.author", "only a party entry has no author")
+        verify_signature(entry, party.public_key)
+        if party.name in self._names:
+            raise VerificationFailed("party.name", f"{party.name!r} is entry {self._names[party.name]} already")
+        if party.public_key in self._public_keys:
+            index = self._public_keys[party.public_key]
+            raise VerificationFailed("party.key", f"this key is that of entry {index} already")
+        if party.role == "clinic":
+            try:
+                check_clinic_id(party.name)  # its keys' p1 is derived from it
+            except UsageError as error:
+                raise VerificationFailed("party.name", str(error)) from error
+
+    def _check_authored(self, entry: AnyEntry, author: Logged[Party]) -> None:
+        verify_signature(entry, author.body.public_key)
+        body = entry.body
+        role = _ROLES.get(type(body))
+        if role is not None and author.body.role != role:
+            raise VerificationFailed("entry.role", f"a {body.KIND} is written by a {role}, not by a {author.body.role}")
+        match body:
+            case Key():
+                self._check_key(body, author)
+            case Model():
+                self._check_model(body, author)
+            case Records():
+                self._check_records(body, author)
+            case Prediction():
+                self._check_prediction(body)
+            case Revocation():
+                self._check_revocation(body, author)
+
+    def _check_key(self, key: Key, author: Logged[Party]) -> None:
+        if key.clinic != author.body.name:
+            raise VerificationFailed("key.clinic", f"{author.body.name!r} registers a key of {key.clinic!r}")
+        index = self._key_numbers.get((key.clinic, key.number))
+        if index is not None:
+            raise VerificationFailed("key.number", f"{key.clinic!r} used number {key.number} in entry {index} already")
+        parameters_of(key.parameter_set)
+
+    def _check_model(self, model: Model, author: Logged[Party]) -> None:
+        index = self._model_names.get((author.reference.index, model.name, model.version))
+        if index is not None:
+            raise VerificationFailed("model.name", f"{model.name!r} version {model.version!r} is entry {index} already")
+        parameters_of(model.parameter_set)
+
+    def _check_records(self, records: Records, author: Logged[Party]) -> None:
+        if records.clinic != author.body.name:
+            raise VerificationFailed("records.clinic", f"{author.body.name!r} commits records of {records.clinic!r}")
+        key = self.resolve(records.key, Key)
+        if key.author != author.reference:
+            raise VerificationFailed("records.key", f"entry {key.reference.index} is not a key of {records.clinic!r}")
+        self.check_not_revoked(key.reference)
+        if key.body.parameter_set != records.parameter_set:
+            raise VerificationFailed("entry.parameter-set", "key and records name different parameter sets")
+        try:
+            size = capacity(parameters_of(records.parameter_set), Packing(records.packing), records.d)
+        except UsageError as error:
+            raise VerificationFailed("records.shape", str(error)) from error
+        if records.blocks != -(-records.count // size):
+            raise VerificationFailed("records.blocks", f"{records.count} patients fill {-(-records.count // size)}")
+        if records.policy.models != "any":
+            for reference in records.policy.models:
+                self.resolve(reference, Model)
+
+    def _check_prediction(self, prediction: Prediction) -> None:
+        records = self.resolve(prediction.records, Records)
+        model = self.resolve(prediction.model, Model)
+        key = self.resolve(prediction.key, Key)
+        if records.body.key != key.reference:
+            raise VerificationFailed("records.key", "the prediction names another key than its records")
+        if records.body.schema != model.body.schema:
+            raise VerificationFailed("records.schema", "records and model have different schemas")
+        if not key.body.parameter_set == records.body.parameter_set == model.body.parameter_set:
+            raise VerificationFailed("entry.parameter-set", "key, model and records name different parameter sets")
+        check_order(key.reference, model.reference, records.reference, Reference(self.size, bytes(32)))
+        if not max(model.reference.index, records.reference.index) < prediction.checkpoint_size <= self.size:
+            raise VerificationFailed("prediction.head", "its ledger head is older than what it is about, or unborn")
+        for reference in (key.reference, model.reference, records.reference):
+            self.check_not_revoked(reference, prediction.checkpoint_size)
+        models = records.body.policy.models
+        if models != "any" and model.reference not in models:
+            raise VerificationFailed("policy.models", "the records are not for this model")
+        check_coverage(prediction, records.body, len(model.body.outputs))
+
+    def _check_revocation(self, revocation: Revocation, author: Logged[Party]) -> None:
+        index = revocation.target.index
+        if not 0 <= index < self.size or self._entries[index].reference.leaf != revocation.target.leaf:
+            raise VerificationFailed("ledger.reference", f"entry {index} is not there or has another leaf hash")
+        target = self._entries[index]
+        if not isinstance(target.body, Key | Model | Records):
+            raise VerificationFailed("revocation.target", f"a {target.body.KIND} cannot be revoked")
+        if target.author != author.reference:
+            raise VerificationFailed("revocation.author", "only the author of an entry revokes it")
+        self.check_not_revoked(revocation.target)
