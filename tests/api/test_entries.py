@@ -279,6 +279,7 @@ NON_CANONICAL = {
     "deep nesting": b"[" * 60_000,
     "party with an author": canonical({**json.loads(signed("party")), "author": {"index": 0, "leaf": "00" * 32}}),
     "impossible date": signed("records").replace(b"2027-01-31T", b"2027-02-31T", 1),
+    "one-digit month": signed("records").replace(b"2027-01-31T", b"2027-1-31T", 1),
     "time with an offset": signed("records").replace(b"00:00:00Z", b"00:00:00+00:00", 1),
     "policy of another word": signed("records-any").replace(b'"any"', b'"all"', 1),
     "decimal with leading zero": signed("prediction").replace(b'"error":"1', b'"error":"01', 1),
