@@ -126,6 +126,18 @@ def test_msm_that_is_split_over_threads_gives_the_same_sum(monkeypatch):
         assert ARKWORKS.equal(ARKWORKS.msm([base[i % 3] for i in range(count)], scalars), expected)
 
 
+@pytest.mark.parametrize("long", [0, 1, 40])
+def test_msm_that_sets_short_scalars_apart_gives_the_same_sum(long):
+    rng = random.Random(2)
+    base = points(ARKWORKS, 3)
+    edge = 1 << group_module._SHORT_BITS
+    scalars = [rng.randrange(1 - edge, edge) for _ in range(group_module._PARALLEL_TERMS)] + [edge - 1, 1 - edge, 0]
+    scalars += [rng.choice([edge, -edge, rng.randrange(1 - ORDER, ORDER)]) for _ in range(long)]
+    rng.shuffle(scalars)
+    expected = ARKWORKS.msm(base, [sum(scalars[i::3]) % ORDER for i in range(3)])
+    assert ARKWORKS.equal(ARKWORKS.msm([base[i % 3] for i in range(len(scalars))], scalars), expected)
+
+
 def test_msm_leaves_its_arguments_alone(group):
     base, scalars = points(group, 2), [-5, 7]
     before = [group.encode(p) for p in base]
