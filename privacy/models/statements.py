@@ -28,6 +28,8 @@ from privacy.zk.transcript import Transcript
 
 __all__ = [
     "ModelOpening",
+    "decode_opening",
+    "encode_opening",
     "load_opening",
     "open_commitment",
     "prove_zero_weight",
@@ -136,6 +138,16 @@ def open_commitment(
         if group.encode(key.commit((*integers.weights, integers.bias), opening.rho)) != output.C_W:
             raise VerificationFailed("model.opening", f"output {output.name!r}: C_W commits to other weights")
     return quantised
+
+
+def encode_opening(opening: ModelOpening) -> bytes:
+    """Canonical bytes of an opening. Secret. Raises UsageError for one that has no encoding."""
+    return _CODEC.encode(opening)
+
+
+def decode_opening(data: bytes) -> ModelOpening:
+    """The opening whose `encode_opening` is exactly `data`. Raises DecodeError."""
+    return _CODEC.decode(data)
 
 
 def save_opening(opening: ModelOpening, path: Path) -> None:
