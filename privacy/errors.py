@@ -1,10 +1,10 @@
 """Errors of the privacy package, split by who must act.
 
-    PrivacyError
-    ├── UsageError           the caller passed something that can never work; fix the call
-    ├── DecodeError          malformed bytes from outside; nothing was changed
-    ├── VerificationFailed   well-formed, but a proof or a digest does not hold; do not use the object
-    └── MissingDependency    an optional package is not installed; the message says how to install it
+PrivacyError
+├── UsageError           the caller passed something that can never work; fix the call
+├── DecodeError          malformed bytes from outside; nothing was changed
+├── VerificationFailed   well-formed, but a proof or a digest does not hold; do not use the object
+└── MissingDependency    an optional package is not installed; the message says how to install it
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ class VerificationFailed(PrivacyError):
 
 
 class MissingDependency(PrivacyError, ImportError):
-    """An optional package is missing."""
+    """An optional package is missing. `how` replaces the usual command where pip alone cannot install it."""
 
-    def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed. Install it with: pip install 'sealproof[{extra}]'")
+    def __init__(self, package: str, extra: str, how: str | None = None) -> None:
+        command = how or f"pip install 'sealproof[{extra}]'"
+        super().__init__(f"{package} is not installed. Install it with: {command}")
         self.package = package
         self.extra = extra

@@ -72,7 +72,7 @@ def prove_zero_weight(statement: ModelStatement, output: int, feature: int, open
     try:
         from privacy.zk.sigma import prove_representation
     except ImportError as error:
-        raise MissingDependency("zksk", "models") from error
+        raise MissingDependency("zksk", "models", how="make setup, in a checkout") from error
     if not 0 <= output < len(statement.outputs) or not 0 <= feature < statement.d:
         raise UsageError(f"the model has no weight of feature {feature} in output {output}")
     C_W = ARKWORKS.decode(statement.outputs[output].C_W)

@@ -11,11 +11,13 @@ import hashlib
 from collections.abc import Iterable
 from typing import Final
 
+from privacy.errors import UsageError
 from privacy.zk.group import ORDER, POINT_BYTES, SCALAR_BYTES
 
 __all__ = ["PROTOCOL_TAG", "Transcript"]
 
 PROTOCOL_TAG: Final = b"sealproof/v1"
+_DRAWN: Final = b"challenge:"
 INTEGER_BYTES: Final = 64
 """Every integer is absorbed as 64 signed little-endian bytes: one encoding for all of them."""
 
@@ -29,19 +31,28 @@ class Transcript:
         self.absorb(b"proof", label)
 
     def absorb(self, label: bytes, data: bytes) -> None:
-        """Absorb one labelled byte string."""
+        """Absorb one labelled byte string. Labels that begin with `challenge:` are kept for drawn challenges."""
+        if label.startswith(_DRAWN):
+            raise UsageError(f"label {label!r} is reserved")
+        self._frame(label, data)
+
+    def _frame(self, label: bytes, data: bytes) -> None:
         for part in (label, data):
             self._state.update(len(part).to_bytes(8, "little"))
             self._state.update(part)
 
     def absorb_integers(self, label: bytes, values: Iterable[int]) -> None:
         """Absorb signed integers of at most 511 bits, each 64 bytes wide."""
-        self.absorb(label, b"".join(v.to_bytes(INTEGER_BYTES, "little", signed=True) for v in values))
+        try:
+            data = b"".join(v.to_bytes(INTEGER_BYTES, "little", signed=True) for v in values)
+        except OverflowError as error:
+            raise UsageError(f"{label!r}: an integer of more than {8 * INTEGER_BYTES - 1} bits") from error
+        self.absorb(label, data)
 
     def absorb_point(self, label: bytes, encoded: bytes) -> None:
         """Absorb a compressed point."""
         if len(encoded) != POINT_BYTES:
-            raise ValueError(f"a point has {POINT_BYTES} bytes, got {len(encoded)}")
+            raise UsageError(f"a point has {POINT_BYTES} bytes, got {len(encoded)}")
         self.absorb(label, encoded)
 
     def absorb_scalars(self, label: bytes, values: Iterable[int]) -> None:
@@ -50,7 +61,7 @@ class Transcript:
 
     def challenge_bytes(self, label: bytes, length: int) -> bytes:
         """Draw `length` bytes."""
-        self.absorb(b"challenge:" + label, length.to_bytes(8, "little"))
+        self._frame(_DRAWN + label, length.to_bytes(8, "little"))
         return self._state.copy().digest(length)
 
     def challenge_scalar(self, label: bytes) -> int:

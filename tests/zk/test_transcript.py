@@ -6,6 +6,7 @@ import hashlib
 
 import pytest
 
+from privacy.errors import UsageError
 from privacy.zk import transcript as transcript_module
 from privacy.zk.group import ORDER
 from privacy.zk.transcript import PROTOCOL_TAG, Transcript
@@ -127,7 +128,7 @@ def test_integers_of_any_size_and_sign_have_one_encoding_each():
     assert len({of([v]) for v in values}) == len(values)
     assert len({of([1, 2]), of([2, 1]), of([1], [2]), of([1, 2], []), of([1 + (2 << 64)])}) == 5
     for value in (2**511, -(2**511) - 1):
-        with pytest.raises(OverflowError):
+        with pytest.raises(UsageError, match="511 bits"):
             of([value])
 
 
@@ -143,7 +144,7 @@ def test_scalars_are_absorbed_as_residues():
 
 @pytest.mark.parametrize("length", [0, 47, 49, 96])
 def test_a_point_of_the_wrong_length_is_refused(length):
-    with pytest.raises(ValueError, match="48 bytes"):
+    with pytest.raises(UsageError, match="48 bytes"):
         Transcript(b"test").absorb_point(b"A", bytes(length))
 
 
@@ -163,3 +164,10 @@ def test_scalar_challenges_are_below_the_order_and_full_size():
     assert len(set(values)) == 100
     # A value is below r/2 with probability 1/2: not all 100 are, except once in 2^100.
     assert ORDER // 2 < max(values) < ORDER
+
+
+def test_absorbed_data_cannot_pass_for_a_drawn_challenge():
+    # Without the reserved label, absorbing the right length would leave the same state as drawing.
+    transcript = Transcript(b"t")
+    with pytest.raises(UsageError, match="reserved"):
+        transcript.absorb(b"challenge:c", (32).to_bytes(8, "little"))
