@@ -122,8 +122,12 @@ class Registry:
         index = self._public_keys.get(public_key)
         return None if index is None else self.get(index, Party)
 
-    def author(self, entry: Logged[AnyBody]) -> Logged[Party]:
-        """The party that wrote `entry`; a party wrote its own."""
+    def author_of(self, index: int) -> Logged[Party]:
+        """The party that wrote entry `index`; a party wrote its own."""
+        with self._lock:
+            if not 0 <= index < len(self._entries):
+                raise VerificationFailed("ledger.reference", f"there is no entry {index}")
+            entry = self._entries[index]
         return self.get((entry.author or entry.reference).index, Party)
 
     def revocation(self, reference: Reference, size: int | None = None) -> int | None:

@@ -1,0 +1,240 @@
+"""Prediction jobs: kept in SQLite, worked off by one thread, resumed after a restart.
+
+    queued -> running -> done | failed
+
+A job becomes one prediction entry at most, whatever is interrupted and whenever: the signed entry is stored with the
+job **before** it is appended, and a job that has an entry looks for it in the log before it appends it. A job that has
+none yet is simply worked again, since nothing of the earlier attempt was shown to anyone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol
+
+from api.database import Database
+from api.errors import Conflict, NotFound, Problem, RateLimited, describe
+from ledger.errors import StorageError
+
+__all__ = ["Job", "JobStore", "JobWorker", "Stopped", "Work"]
+
+State = Literal["queued", "running", "done", "failed"]
+
+_SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS jobs (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, clinic INTEGER NOT NULL,
+        records INTEGER NOT NULL, model INTEGER NOT NULL, nonce TEXT NOT NULL, state TEXT NOT NULL,
+        done INTEGER NOT NULL, total INTEGER NOT NULL, entry BLOB, prediction INTEGER UNIQUE, attestation BLOB,
+        error TEXT, UNIQUE (clinic, nonce)) STRICT""",
+    "CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state)",
+)
+_PROGRESS_SECONDS: Final = 0.2
+_RETRY_SECONDS: Final = 5.0
+_LOGGER: Final = logging.getLogger("sealproof.jobs")
+
+
+class Stopped(BaseException):
+    """The server stops: the job in hand is left as it is. No error of the job, so not an Exception."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as it is stored. `clinic` is the index of its party entry; `entry` and `attestation` come with time."""
+
+    id: str
+    clinic: int
+    records: int
+    model: int
+    nonce: str
+    state: State
+    done: int
+    total: int
+    entry: bytes | None
+    prediction: int | None
+    attestation: bytes | None
+    error: dict[str, Any] | None
+
+
+def _job(row: sqlite3.Row) -> Job:
+    fields = {name: row[name] for name in Job.__dataclass_fields__}
+    return Job(**{**fields, "error": None if row["error"] is None else json.loads(row["error"])})
+
+
+class JobStore:
+    """The jobs on disk. Safe to use from many threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._database = Database(path, _SCHEMA)
+
+    def add(self, clinic: int, records: int, model: int, nonce: str, total: int, most_waiting: int) -> Job:
+        """A new job.
+
+        Raises Conflict if the clinic used the nonce before (see `find`), RateLimited if `most_waiting` of its jobs
+        wait or run already; nothing is stored then.
+        """
+        job_id = secrets.token_hex(16)
+        with self._database.transaction() as connection:
+            waiting = "SELECT count(*) FROM jobs WHERE clinic = ? AND state IN ('queued', 'running')"
+            if connection.execute(waiting, (clinic,)).fetchone()[0] >= most_waiting:
+                raise RateLimited(f"{most_waiting} jobs of this clinic are waiting", retry_after=10)
+            try:
+                connection.execute(
+                    "INSERT INTO jobs (id, clinic, records, model, nonce, state, done, total) VALUES (?,?,?,?,?,?,?,?)",
+                    (job_id, clinic, records, model, nonce, "queued", 0, total),
+                )
+            except sqlite3.IntegrityError:
+                raise Conflict("this clinic made a prediction with this nonce before") from None
+        return self.get(job_id)
+
+    def find(self, clinic: int, nonce: str) -> Job | None:
+        """The job that this clinic asked for with this nonce, or None."""
+        rows = self._database.rows("SELECT * FROM jobs WHERE clinic = ? AND nonce = ?", (clinic, nonce))
+        return _job(rows[0]) if rows else None
+
+    def get(self, job_id: str) -> Job:
+        """The job with this id. Raises NotFound."""
+        rows = self._database.rows("SELECT * FROM jobs WHERE id = ?", (job_id,))
+        if not rows:
+            raise NotFound("there is no such job")
+        return _job(rows[0])
+
+    def of_prediction(self, index: int) -> Job:
+        """The finished job whose prediction is ledger entry `index`. Raises NotFound."""
+        rows = self._database.rows("SELECT * FROM jobs WHERE prediction = ? AND state = 'done'", (index,))
+        if not rows:
+            raise NotFound(f"entry {index} is not a prediction of this server")
+        return _job(rows[0])
+
+    def unfinished(self) -> list[Job]:
+        """Jobs that wait or run, oldest first."""
+        query = "SELECT * FROM jobs WHERE state IN ('queued', 'running') ORDER BY number"
+        return [_job(row) for row in self._database.rows(query)]
+
+    def count(self) -> int:
+        """How many jobs there are, finished ones included."""
+        return int(self._database.rows("SELECT count(*) FROM jobs")[0][0])
+
+    def start(self, job_id: str) -> None:
+        """The job is running, from the beginning."""
+        self._update(job_id, "state = 'running', done = 0", ())
+
+    def progress(self, job_id: str, done: int) -> None:
+        """How far the job is."""
+        self._update(job_id, "done = ?", (done,))
+
+    def keep_entry(self, job_id: str, entry: bytes) -> None:
+        """Store the signed prediction entry, durably, before it is appended to the log."""
+        self._update(job_id, "entry = ?", (entry,))
+
+    def finish(self, job_id: str, prediction: int, attestation: bytes) -> None:
+        """The job is done: its entry is number `prediction` of the log."""
+        change = "state = 'done', done = total, prediction = ?, attestation = ?"
+        self._update(job_id, change, (prediction, attestation))
+
+    def fail(self, job_id: str, problem: Problem) -> None:
+        """The job has failed, for this reason."""
+        self._update(job_id, "state = 'failed', error = ?", (json.dumps(problem.to_json()["error"]),))
+
+    def _update(self, job_id: str, change: str, values: tuple[Any, ...]) -> None:
+        with self._database.transaction() as connection:
+            # `change` is one of the constants above, never input.
+            connection.execute(f"UPDATE jobs SET {change} WHERE id = ?", (*values, job_id))  # noqa: S608
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+
+class Work(Protocol):
+    """What a job consists of."""
+
+    def compute(self, job: Job, progress: Callable[[int], None]) -> bytes:
+        """Evaluate, prove, store the blobs; the signed prediction entry."""
+
+    def publish(self, job: Job, entry: bytes) -> tuple[int, bytes]:
+        """Append the entry unless it is in the log already; its index, and the attestation."""
+
+
+class JobWorker:
+    """The thread that works jobs off, oldest first."""
+
+    def __init__(self, store: JobStore, work: Work) -> None:
+        self._store = store
+        self._work = work
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="sealproof-jobs", daemon=True)
+
+    def start(self) -> None:
+        """Begin with what was left of the last run."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """There may be a new job."""
+        self._wake.set()
+
+    def stop(self, timeout: float = 60.0) -> None:
+        """Stop at the next step of the job in hand, which is resumed at the next start."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._wake.clear()
+            try:
+                jobs = self._store.unfinished()
+                if not jobs:
+                    self._wake.wait()
+                    continue
+                self._do(jobs[0])
+            except Stopped:
+                return
+            except Exception:
+                # The disk failed, perhaps with the entry half-way into the log: only looking again can tell.
+                _LOGGER.exception("a job could not be stored; it is tried again")
+                self._wake.wait(_RETRY_SECONDS)
+
+    def _do(self, job: Job) -> None:
+        self._store.start(job.id)
+        entry = job.entry
+        try:
+            if entry is None:
+                entry = self._work.compute(job, self._progress(job))
+                self._store.keep_entry(job.id, entry)
+            index, attestation = self._work.publish(job, entry)
+        except (StorageError, sqlite3.Error):
+            raise  # not the job's fault, and whether the entry was appended is unknown: the job stays as it is
+        except Exception as error:
+            self._fail(job, error)
+        else:
+            self._store.finish(job.id, index, attestation)
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        problem = describe(error)
+        foreseen = problem.incident is None
+        _LOGGER.error("a job of party %d failed: %s", job.clinic, problem.message, exc_info=None if foreseen else error)
+        self._store.fail(job.id, problem)
+
+    def _progress(self, job: Job) -> Callable[[int], None]:
+        last = 0.0
+
+        def report(done: int) -> None:
+            nonlocal last
+            if self._stopping:
+                raise Stopped
+            now = time.monotonic()
+            if now - last >= _PROGRESS_SECONDS:
+                last = now
+                self._store.progress(job.id, done)
+
+        return report
