@@ -1,0 +1,109 @@
+"""What only a connection to the ledger can show: the log's present head, and revocations.
+
+The whole log is read and hashed up to its signed head, so that a server cannot leave a revocation out. Nothing that a
+server answers is believed before that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from api.client.trust import TrustStore
+from api.entries import Reference, Revocation, decode_entry, verify_signature
+from ledger import VerifiedHead, leaf_hash, open_checkpoint, verify_consistency
+from ledger.merkle import Frontier
+from ledger.note import NoteVerifier
+from privacy.errors import DecodeError, VerificationFailed
+
+__all__ = ["LedgerAccess", "Written", "check_history"]
+
+_PAGE: Final = 256
+
+
+class LedgerAccess(Protocol):
+    """What an auditor may ask a server for. Raises DecodeError or OSError where there is no usable answer."""
+
+    def checkpoint(self) -> bytes: ...
+
+    def entries(self, start: int, stop: int) -> Sequence[bytes]: ...
+
+    def consistency(self, old: int, new: int) -> Sequence[bytes]: ...
+
+    def blob(self, digest: bytes) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class Written:
+    """An entry that may have been revoked: the index of its author's party entry, and the key registered there."""
+
+    reference: Reference
+    author: int
+    public_key: bytes
+
+
+def check_history(
+    ledger: LedgerAccess,
+    verifier: NoteVerifier,
+    head: VerifiedHead,
+    store: TrustStore | None,
+    entries: Sequence[Written],
+    prediction: int,
+) -> tuple[Reference, ...]:
+    """Read the log as it stands, which must extend `head`, and look for revocations of `entries`.
+
+    Returns those that were revoked after the prediction at index `prediction`. With a `store`, the present head must
+    also extend the last one seen, and is kept.
+
+    Raises:
+        VerificationFailed: `head.revoked` for a revocation before the prediction, `ledger.entries`, `monitor.rollback`.
+        ledger.VerificationFailed, ledger.DecodeError: a head or a proof that does not hold.
+    """
+    note = ledger.checkpoint()
+    if store is not None:
+        present = store.follow(note, verifier.name, ledger.consistency)
+    else:
+        present = open_checkpoint(note, verifier, verifier.name)
+    if present.size < head.size:
+        raise VerificationFailed(
+            "monitor.rollback", f"the server shows a log of {present.size} entries, the bundle one of {head.size}"
+        )
+    proof = ledger.consistency(head.size, present.size) if head.size < present.size else ()
+    verify_consistency(head.size, present.size, proof, head.root, present.root)
+    frontier = Frontier()
+    revoked_since: list[Reference] = []
+    for start in range(0, present.size, _PAGE):
+        stop = min(start + _PAGE, present.size)
+        page = ledger.entries(start, stop)
+        if len(page) != stop - start:
+            raise VerificationFailed("ledger.entries", f"asked for {stop - start} entries, got {len(page)}")
+        for index, data in enumerate(page, start):
+            target = _revoked(data, entries)
+            if target is None:
+                continue
+            if index < prediction:
+                raise VerificationFailed("head.revoked", f"entry {target.index} had been revoked by entry {index}")
+            revoked_since.append(target)
+        frontier, _ = frontier.extend(leaf_hash(data) for data in page)
+    if frontier.root() != present.root:
+        raise VerificationFailed("ledger.entries", "the entries that the server shows are not those of its log")
+    return tuple(revoked_since)
+
+
+def _revoked(data: bytes, entries: Sequence[Written]) -> Reference | None:
+    """Which of `entries` this log entry revokes. Only who wrote an entry can revoke it."""
+    try:
+        entry = decode_entry(data)
+    except DecodeError:
+        return None  # what means nothing revokes nothing; its bytes are in the root all the same
+    if not isinstance(entry.body, Revocation) or entry.author is None:
+        return None
+    for written in entries:
+        if entry.body.target == written.reference and entry.author.index == written.author:
+            try:
+                verify_signature(entry, written.public_key)
+            except VerificationFailed:
+                return None  # a log holds what it likes; a forged revocation is none
+            return written.reference
+    return None

@@ -1,0 +1,21 @@
+"""Fixtures for tests of whole bundles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support import bundles
+
+
+@pytest.fixture(scope="session")
+def story(tmp_path_factory: pytest.TempPathFactory) -> bundles.Story:
+    """An honest prediction, proven and not yet logged: five patients, three features, one ciphertext."""
+    return bundles.tell(tmp_path_factory.mktemp("story"))
+
+
+@pytest.fixture(scope="session")
+def honest_bundle(story: bundles.Story, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that verifies. Tests must not change the file."""
+    return story.bundle(tmp_path_factory.mktemp("bundle") / "honest.sealproof")
