@@ -276,9 +276,8 @@ def _scatter(pairs: Sequence[tuple[float, float]]) -> str:
         for x, y in pairs
     )
     (x1, y1), (x2, y2) = place(low, low), place(high, high)
-    line = (
-        f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="currentColor" stroke-dasharray="4 4"/>'
-    )
+    ends = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
+    line = f'<line {ends} stroke="currentColor" stroke-dasharray="4 4"/>'
     legend = _label(_MARGIN, 16, "a patient: predicted across, measured upwards", "var(--a)")
     return _svg("Predicted against measured values", line + points + _axis(low, high, "predicted value") + legend)
 

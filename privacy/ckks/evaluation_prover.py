@@ -21,6 +21,7 @@ from privacy.ckks.evaluation_proof import (
     check_public_key,
     draw_chi,
 )
+from privacy.ckks.folding import one_blas_thread
 from privacy.errors import UsageError
 from privacy.zk.group import ARKWORKS, ORDER
 from privacy.zk.pedersen import CommitmentKey
@@ -57,6 +58,7 @@ class _Masks:
     rho_quotients: int
 
 
+@one_blas_thread
 def prove_evaluation(
     statement: EvaluationStatement,
     p0: npt.NDArray[np.uint64],

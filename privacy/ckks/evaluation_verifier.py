@@ -29,6 +29,7 @@ from privacy.ckks.evaluation_proof import (
     check_public_key,
     draw_chi,
 )
+from privacy.ckks.folding import one_blas_thread
 from privacy.ckks.packing import Packing, rows_shifted
 from privacy.errors import VerificationFailed
 from privacy.zk.group import ARKWORKS, ORDER, Group
@@ -63,6 +64,7 @@ def virtual_inputs(statement: EvaluationStatement, stored: Residues) -> Residues
     return np.stack(rows_shifted(statement.params, stored[0], statement.d))
 
 
+@one_blas_thread
 def verify_evaluation(
     statement: EvaluationStatement,
     proof: bytes,

@@ -21,7 +21,7 @@ import py_arkworks_bls12381 as arkworks
 
 from privacy.errors import DecodeError, UsageError
 
-__all__ = ["ARKWORKS", "ORDER", "POINT_BYTES", "REFERENCE", "SCALAR_BYTES", "Group", "Point", "group_by_name"]
+__all__ = ["ARKWORKS", "ORDER", "POINT_BYTES", "REFERENCE", "SCALAR_BYTES", "Group", "Point", "Task", "group_by_name"]
 
 ORDER: Final = 0x73EDA753299D7D483339D80809A1D80553BDA402FFFE5BFEFFFFFFFF00000001
 """Prime order r of G1 (about 2^254.86)."""
@@ -36,7 +36,10 @@ HASH_TO_CURVE_TAG: Final = b"SEALPROOF-V1-BLS12381G1_XMD:SHA-256_SSWU_RO_"
 Point: TypeAlias = Any
 """A point of the implementation that made it; never mixed between implementations."""
 
-_PARALLEL_TERMS: Final = 1024
+Task: TypeAlias = tuple[Sequence[Point], Sequence[int]]
+"""Points and as many scalars."""
+
+_PARALLEL_TERMS: Final = 512
 """Below this many terms a second thread costs more than it saves."""
 
 
@@ -86,11 +89,15 @@ class Group(ABC):
         """Inverse of `export_affine` without a subgroup check: only for bytes whose digest was checked."""
 
     @abstractmethod
-    def _multiply_accumulate(self, points: Sequence[Point], scalars: Sequence[int]) -> Point:
-        """sum s_i P_i for scalars in [0, r)."""
+    def _multiply_accumulate(self, tasks: Sequence[Task]) -> list[Point]:
+        """For each task (points, scalars): sum s_i P_i, scalars in [0, r), at least one."""
 
     def msm(self, points: Sequence[Point], scalars: Sequence[int]) -> Point:
-        """Multi-scalar multiplication sum s_i P_i.
+        """Multi-scalar multiplication sum s_i P_i; see `msm_many`."""
+        return self.msm_many([(points, scalars)])[0]
+
+    def msm_many(self, tasks: Sequence[Task]) -> list[Point]:
+        """sum s_i P_i for each task (points, scalars), all tasks side by side on the machine's cores.
 
         Scalars are any integers with |s| < r. Negative ones negate the point instead of growing to 255
         bits, because the cost is proportional to the length of the scalars.
@@ -98,17 +105,22 @@ class Group(ABC):
         Raises:
             UsageError: lengths differ, or a scalar is out of range (one implementation would reduce it, the other not).
         """
+        results = [self.identity()] * len(tasks)
+        prepared = {place: self._unsigned(*task) for place, task in enumerate(tasks) if len(task[0]) or len(task[1])}
+        for place, result in zip(prepared, self._multiply_accumulate(list(prepared.values())), strict=True):
+            results[place] = result
+        return results
+
+    def _unsigned(self, points: Sequence[Point], scalars: Sequence[int]) -> Task:
         if len(points) != len(scalars):
             raise UsageError(f"msm: {len(points)} points but {len(scalars)} scalars")
-        if not scalars:
-            return self.identity()
         smallest = min(scalars)
         if smallest <= -ORDER or max(scalars) >= ORDER:
             raise UsageError("msm: a scalar is not between -r and r; reduce it mod r first")
         if smallest < 0:
             points = [self.negate(p) if s < 0 else p for p, s in zip(points, scalars, strict=True)]
             scalars = [-s if s < 0 else s for s in scalars]
-        return self._multiply_accumulate(points, scalars)
+        return points, scalars
 
     def equal(self, left: Point, right: Point) -> bool:
         """Whether two points are the same group element."""
@@ -157,28 +169,48 @@ class _Arkworks(Group):
     def import_affine(self, data: bytes) -> Point:
         return arkworks.G1Point.from_xy_bytes_unchecked_be(data)
 
-    def _multiply_accumulate(self, points: Sequence[Point], scalars: Sequence[int]) -> Point:
-        # One long scalar makes the library walk all of its windows for every point: short ones go apart.
-        short = [s >> _SHORT_BITS == 0 for s in scalars]
-        if sum(short) >= _PARALLEL_TERMS and not all(short):
-            parts = [
-                (
-                    [p for p, x in zip(points, short, strict=True) if x is side],
-                    [s for s, x in zip(scalars, short, strict=True) if x is side],
-                )
-                for side in (True, False)
-            ]
-            return self.sum([self._same_length(*part) for part in parts])
-        return self._same_length(points, scalars)
-
-    def _same_length(self, points: Sequence[Point], scalars: Sequence[int]) -> Point:
-        converted = [arkworks.Scalar.from_le_bytes(s.to_bytes(32, "little")) for s in scalars]
+    def _multiply_accumulate(self, tasks: Sequence[Task]) -> list[Point]:
         workers = _workers()
-        if len(points) < _PARALLEL_TERMS or workers == 1:
-            return arkworks.G1Point.multiexp_unchecked(list(points), converted)
-        # The binding releases the GIL. Parts are interleaved: scalars of one length stand together.
-        parts = [(list(points[i::workers]), converted[i::workers]) for i in range(workers)]
-        return self.sum(list(_pool().map(lambda part: arkworks.G1Point.multiexp_unchecked(*part), parts)))
+        pieces: list[tuple[int, int, list[Point], list[Any]]] = []
+        for place, (points, scalars) in enumerate(tasks):
+            for some_points, some_scalars in _by_length(points, scalars):
+                converted = [arkworks.Scalar.from_le_bytes(s.to_bytes(32, "little")) for s in some_scalars]
+                parts = workers if len(converted) >= _PARALLEL_TERMS else 1
+                bits = max(s.bit_length() for s in some_scalars)
+                for i in range(parts):  # interleaved: scalars of one length stand together
+                    mine = converted[i::parts]
+                    pieces.append((len(mine) * bits, place, list(some_points[i::parts]), mine))
+        sums = [self.identity()] * len(tasks)
+        for place, total in _run(pieces, workers):
+            sums[place] = sums[place] + total
+        return sums
+
+
+def _by_length(points: Sequence[Point], scalars: Sequence[int]) -> list[Task]:
+    """One long scalar makes the library walk all of its windows for every point: short ones go apart."""
+    short = [s >> _SHORT_BITS == 0 for s in scalars]
+    if sum(short) < _PARALLEL_TERMS or all(short):
+        return [(points, scalars)]
+    return [
+        (
+            [p for p, x in zip(points, short, strict=True) if x is side],
+            [s for s, x in zip(scalars, short, strict=True) if x is side],
+        )
+        for side in (True, False)
+    ]
+
+
+def _run(pieces: list[tuple[int, int, list[Point], list[Any]]], workers: int) -> list[tuple[int, Point]]:
+    """Largest pieces first; the binding releases the GIL."""
+    pieces.sort(key=lambda piece: piece[0], reverse=True)
+
+    def one(piece: tuple[int, int, list[Point], list[Any]]) -> tuple[int, Point]:
+        _, place, points, scalars = piece
+        return place, arkworks.G1Point.multiexp_unchecked(points, scalars)
+
+    if workers == 1 or len(pieces) == 1:
+        return [one(piece) for piece in pieces]
+    return list(_pool().map(one, pieces))
 
 
 @cache
@@ -247,7 +279,10 @@ class _Reference(Group):
         field = self._curve().FQ
         return field(int.from_bytes(data[:48], "big")), field(int.from_bytes(data[48:], "big")), field(1)
 
-    def _multiply_accumulate(self, points: Sequence[Point], scalars: Sequence[int]) -> Point:
+    def _multiply_accumulate(self, tasks: Sequence[Task]) -> list[Point]:
+        return [self._pippenger(*task) for task in tasks]
+
+    def _pippenger(self, points: Sequence[Point], scalars: Sequence[int]) -> Point:
         # Pippenger: per window, sum points into buckets by digit, then sum k * bucket_k by running sums.
         curve = self._curve()
         width = max(2, min(12, len(points).bit_length() - 3))

@@ -13,7 +13,7 @@ from privacy.errors import UsageError
 from privacy.zk.generators import blinding_generator, generators
 from privacy.zk.group import ARKWORKS, Group, Point
 
-__all__ = ["CommitmentKey", "commitment_key"]
+__all__ = ["CommitmentKey", "commit_all", "commitment_key"]
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,27 @@ class CommitmentKey:
 
     def commit(self, values: Sequence[int], rho: int) -> Point:
         """Com(values; rho). Values are integers with |v| < r, as many as there are generators."""
-        if len(values) != len(self.points):
-            raise UsageError(f"commitment to {len(values)} values under a key of {len(self.points)} generators")
-        vector = self.group.msm(self.points, values)
-        return self.group.add(vector, self.group.multiply(self.blinding, rho))
+        return commit_all([self], [values], [rho])[0]
 
     def __add__(self, other: CommitmentKey) -> CommitmentKey:
         """Key of the concatenated vector."""
         return CommitmentKey(self.points + other.points, self.blinding, self.group)
+
+
+def commit_all(keys: Sequence[CommitmentKey], vectors: Sequence[Sequence[int]], rhos: Sequence[int]) -> list[Point]:
+    """Com_i(v_i; rho_i) for each key, on all cores at once. All keys are of one group.
+
+    Raises:
+        UsageError: a vector has another length than its key.
+    """
+    for key, values in zip(keys, vectors, strict=True):
+        if len(values) != len(key.points):
+            raise UsageError(f"commitment to {len(values)} values under a key of {len(key.points)} generators")
+    group = keys[0].group
+    sums = group.msm_many([(key.points, values) for key, values in zip(keys, vectors, strict=True)])
+    return [
+        group.add(total, group.multiply(key.blinding, rho)) for key, total, rho in zip(keys, sums, rhos, strict=True)
+    ]
 
 
 def commitment_key(purpose: str, count: int, group: Group = ARKWORKS) -> CommitmentKey:

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from privacy.errors import UsageError, VerificationFailed
 from privacy.zk.group import ORDER, Group, Point
-from privacy.zk.pedersen import CommitmentKey, commitment_key
+from privacy.zk.pedersen import CommitmentKey, commit_all, commitment_key
 from privacy.zk.randomness import SecretStream, random_scalar
 from privacy.zk.transcript import Transcript
 from privacy.zk.wire import Reader, pack_scalars
@@ -155,12 +156,9 @@ class QuadraticProof:
         form = system.fold(transcript.challenge_scalar(b"zeta"))
         _absorb_first_messages(transcript, group, self.masks, self.T0, self.T1)
         c = transcript.challenge_scalar(b"c")
-        at = 0
-        for segment, mask, blinding in zip(segments, self.masks, self.blindings, strict=True):
-            part = self.responses[at : at + len(segment.key)]
-            at += len(segment.key)
-            expected = group.add(mask, group.multiply(segment.commitment, c))
-            if not group.equal(segment.key.commit(part, blinding), expected):
+        opened = commit_all([s.key for s in segments], _split(self.responses, segments), self.blindings)
+        for segment, mask, found in zip(segments, self.masks, opened, strict=True):
+            if not group.equal(found, group.add(mask, group.multiply(segment.commitment, c))):
                 raise VerificationFailed("quadratic.opening", "responses do not open the commitments")
         scalar_key = _scalar_key(group)
         value = form.evaluate(self.responses, c)
@@ -193,10 +191,7 @@ def prove_quadratic(
     form = system.fold(transcript.challenge_scalar(b"zeta"))
     alpha = SecretStream().scalars(system.size)
     mask_blindings = [random_scalar() for _ in segments]
-    masks, at = [], 0
-    for segment, blinding in zip(segments, mask_blindings, strict=True):
-        masks.append(segment.key.commit(alpha[at : at + len(segment.key)], blinding))
-        at += len(segment.key)
+    masks = commit_all([s.key for s in segments], _split(alpha, segments), mask_blindings)
     t0 = sum(g * alpha[i] * alpha[j] for i, j, g in form.quadratic) % ORDER
     t1 = sum(g * (alpha[i] * v[j] + alpha[j] * v[i]) for i, j, g in form.quadratic)
     t1 = (t1 + sum(a * b for a, b in zip(form.linear, alpha, strict=True))) % ORDER
@@ -212,6 +207,12 @@ def prove_quadratic(
         tuple((a + c * x) % ORDER for a, x in zip(mask_blindings, blindings, strict=True)),
         (tau0 + c * tau1) % ORDER,
     )
+
+
+def _split(values: Sequence[int], segments: Sequence[Segment]) -> list[Sequence[int]]:
+    """The coordinates of each segment."""
+    ends = list(accumulate(len(segment.key) for segment in segments))
+    return [values[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def _scalar_key(group: Group) -> CommitmentKey:

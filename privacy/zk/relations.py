@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from privacy.errors import UsageError, VerificationFailed
 from privacy.zk.group import ORDER, POINT_BYTES, SCALAR_BYTES, Group, Point
-from privacy.zk.pedersen import CommitmentKey
+from privacy.zk.pedersen import CommitmentKey, commit_all
 from privacy.zk.randomness import SecretStream, expand, random_scalar
 from privacy.zk.transcript import Transcript
 from privacy.zk.wire import Reader, pack_integers, pack_scalars
@@ -146,9 +146,9 @@ class LinearProof:
         form = sum(inner(alpha, z) for alpha, z in zip(alphas, self.responses, strict=True))
         if (form - self.t - c * beta) % ORDER:
             raise VerificationFailed("linear.form", "the responses do not satisfy the linear relation")
-        for segment, mask, z, blinding in zip(segments, self.masks, self.responses, self.blindings, strict=True):
-            expected = group.add(mask, group.multiply(segment.commitment, c))
-            if not group.equal(segment.key.commit(z, blinding), expected):
+        opened = commit_all([s.key for s in segments], self.responses, self.blindings)
+        for segment, mask, found in zip(segments, self.masks, opened, strict=True):
+            if not group.equal(found, group.add(mask, group.multiply(segment.commitment, c))):
                 raise VerificationFailed("linear.opening", "the responses do not open the commitments")
 
 
@@ -175,7 +175,7 @@ def prove_linear(
         attempt = transcript.copy()
         k = [_masks(stream, segment.runs) for segment in segments]
         k_blindings = [random_scalar() for _ in segments]
-        masks = tuple(s.key.commit(part, rho) for s, part, rho in zip(segments, k, k_blindings, strict=True))
+        masks = tuple(commit_all([s.key for s in segments], k, k_blindings))
         t = sum(inner(alpha, part) for alpha, part in zip(alphas, k, strict=True)) % ORDER
         c = _challenge(attempt, group, masks, t)
         responses = []
