@@ -1,0 +1,417 @@
+"""Talking to a server: signed requests, bounded answers, errors in words.
+
+    ServerError (OSError)
+    ├── ServerUnreachable   no connection, or no answer in time
+    └── ServerRefused       the server said no; status, type, check, message and hint are what it said
+
+A server may answer anything. What is not exactly what was asked for is a DecodeError that names the request; nothing
+larger than the limit of that request is read, and no redirect is followed. What an answer says is checked by whoever
+uses it: digests here, signatures and proofs in `api.client.audit`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
+
+import httpx
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from api.client.identity import Identity
+from api.entries import Reference
+from api.signing import sign_request
+from ledger.merkle import HASH_BYTES, leaf_hash
+from privacy.bundle import MAX_BLOB_BYTES, MAX_BUNDLE_BYTES
+from privacy.canonical_json import Digest, UnsignedInteger
+from privacy.errors import DecodeError, UsageError
+
+__all__ = [
+    "MAX_UPLOAD_BYTES",
+    "MAX_UPLOAD_FILES",
+    "Health",
+    "JobState",
+    "ModelRow",
+    "Server",
+    "ServerError",
+    "ServerRefused",
+    "ServerUnreachable",
+]
+
+MAX_UPLOAD_FILES: Final = 64
+MAX_UPLOAD_BYTES: Final = 4 << 20
+"""Of one request with ciphertexts."""
+
+_MAX_JSON: Final = 1 << 25
+_MAX_NOTE: Final = 1 << 20
+_PAGE: Final = 256
+_RETRIED: Final = frozenset({429, 502, 503, 504})
+_CHUNK: Final = 1 << 16
+
+T = TypeVar("T")
+Progress = Callable[[str, int, int], None]
+
+
+class ServerError(OSError):
+    """The server could not be used. Nothing was changed here."""
+
+
+class ServerUnreachable(ServerError):
+    """No connection, or no answer in time."""
+
+
+class ServerRefused(ServerError):
+    """The server said no, and why."""
+
+    def __init__(self, status: int, type: str, check: str | None, message: str, hint: str) -> None:
+        super().__init__(f"the server refused ({status} {type}): {message}" + (f" {hint}" if hint else ""))
+        self.status = status
+        self.type = type
+        self.check = check
+        self.message = message
+        self.hint = hint
+
+
+class _Answer:
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="ignore")
+
+
+@dataclass(frozen=True)
+class Health(_Answer):
+    """Who the server says it is. `log_key` is its word, not a reason to trust it."""
+
+    status: str
+    version: str
+    origin: str
+    log_key: str
+    server_party: UnsignedInteger
+
+
+@dataclass(frozen=True)
+class _Refusal(_Answer):
+    type: Annotated[str, Field(max_length=200)]
+    message: Annotated[str, Field(max_length=10_000)]
+    check: Annotated[str, Field(max_length=200)] | None = None
+    hint: Annotated[str, Field(max_length=10_000)] = ""
+
+
+@dataclass(frozen=True)
+class _Refused(_Answer):
+    error: _Refusal
+
+
+@dataclass(frozen=True)
+class _Logged(_Answer):
+    index: UnsignedInteger
+    leaf: Digest
+
+
+@dataclass(frozen=True)
+class _Stored(_Answer):
+    digest: Digest
+    size: UnsignedInteger
+
+
+@dataclass(frozen=True)
+class _Digests(_Answer):
+    digests: list[Digest]
+
+
+@dataclass(frozen=True)
+class _Job(_Answer):
+    job: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+
+
+@dataclass(frozen=True)
+class JobState(_Answer):
+    """How far a prediction is. `prediction` is the index of its entry when it is done."""
+
+    id: str
+    state: Literal["queued", "running", "done", "failed"]
+    done: UnsignedInteger
+    total: UnsignedInteger
+    prediction: UnsignedInteger | None = None
+    error: _Refusal | None = None
+
+
+@dataclass(frozen=True)
+class ModelRow(_Answer):
+    """A model that the server offers; its entry is on the ledger at `index`."""
+
+    index: UnsignedInteger
+    leaf: Digest
+    name: str
+    version: str
+    revoked: bool = False
+
+
+class Server:
+    """A server at `url`; requests that change something are signed by `identity`.
+
+    `client` replaces the HTTP client, for tests (starlette's TestClient) and for proxies. `timeout` in seconds is per
+    request and between bytes. Requests that may be repeated without harm are, `retries` times.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        identity: Identity | None = None,
+        *,
+        client: httpx.Client | None = None,
+        timeout: float = 60.0,
+        retries: int = 3,
+        pause: float = 0.5,
+    ) -> None:
+        if client is None and not url.startswith(("http://", "https://")):
+            raise UsageError(f"{url!r} is not the address of a server: it begins with http:// or https://")
+        self.url = url.rstrip("/")
+        self.identity = identity
+        self._client = client or httpx.Client(base_url=self.url, timeout=timeout, follow_redirects=False)
+        self._retries = retries
+        self._pause = pause
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def signing_as(self, identity: Identity) -> Server:
+        """The same server and connections, with requests signed by `identity`."""
+        server = Server.__new__(Server)
+        server.__dict__ = {**self.__dict__, "identity": identity}
+        return server
+
+    # -- what changes something ---------------------------------------------------------------------------------------
+
+    def register(self, entry: bytes) -> Reference:
+        """Log a party entry, or find it. Raises ServerError, DecodeError."""
+        return self._logged(entry, self._send("POST", "/v1/parties", _MAX_NOTE, body=entry, kind="application/json"))
+
+    def append(self, entry: bytes) -> Reference:
+        """Log an entry. Raises ServerError, and DecodeError if the server logged anything else."""
+        return self._logged(
+            entry, self._send("POST", "/v1/entries", _MAX_NOTE, body=entry, kind="application/json", signed=True)
+        )
+
+    def put_blob(self, data: bytes) -> bytes:
+        """Store a blob; returns its digest. Raises ServerError, DecodeError."""
+        digest = hashlib.sha256(data).digest()
+        path = f"/v1/blobs/{digest.hex()}"
+        kind = "application/octet-stream"
+        answer = self._send("PUT", path, _MAX_NOTE, body=data, kind=kind, signed=True, repeat=True)
+        stored = _parsed(_Stored, path, answer)
+        if (stored.digest, stored.size) != (digest, len(data)):
+            raise DecodeError(_answer_to(path), "another digest or size than what was sent")
+        return digest
+
+    def put_opening(self, model: int, opening: bytes) -> None:
+        """Hand the opening of a model's commitment to the server that evaluates it. Raises ServerError."""
+        path = f"/v1/models/{model}/opening"
+        self._send("PUT", path, _MAX_NOTE, body=opening, kind="application/json", signed=True, repeat=True)
+
+    def upload_ciphertexts(self, key: int, files: Sequence[bytes]) -> list[bytes]:
+        """Send SEAL files, encrypted under key entry `key`; returns the canonical digests that the server computed."""
+        body = b"".join(len(file).to_bytes(4, "little") + file for file in files)
+        if len(files) > MAX_UPLOAD_FILES or len(body) > MAX_UPLOAD_BYTES:
+            raise UsageError(f"at most {MAX_UPLOAD_FILES} ciphertexts and {MAX_UPLOAD_BYTES} bytes in one request")
+        path = f"/v1/ciphertexts?key={key}"
+        kind = "application/octet-stream"
+        answer = self._send("POST", path, _MAX_JSON, body=body, kind=kind, signed=True, repeat=True)
+        digests = _parsed(_Digests, path, answer).digests
+        if len(digests) != len(files):
+            raise DecodeError(_answer_to(path), f"{len(digests)} digests for {len(files)} ciphertexts")
+        return digests
+
+    def request_prediction(self, records: int, model: int, nonce: bytes) -> str:
+        """Ask for a prediction; the same nonce is the same request. Returns the job's id."""
+        body = b'{"model":%d,"nonce":"%s","records":%d}' % (model, nonce.hex().encode("ascii"), records)
+        path = "/v1/predictions"
+        answer = self._send("POST", path, _MAX_NOTE, body=body, kind="application/json", signed=True, repeat=True)
+        return _parsed(_Job, path, answer).job
+
+    # -- what only reads ----------------------------------------------------------------------------------------------
+
+    def health(self) -> Health:
+        """Who the server says it is."""
+        return self._json(Health, "/v1/health")
+
+    def job(self, job: str) -> JobState:
+        """The state of a prediction."""
+        return self._json(JobState, f"/v1/jobs/{job}")
+
+    def models(self) -> list[ModelRow]:
+        """The models that the server offers."""
+        return self._json(list[ModelRow], "/v1/models")
+
+    def checkpoint(self) -> bytes:
+        """The log's present signed checkpoint, NOT yet verified."""
+        return self._get("/v1/ledger/checkpoint", _MAX_NOTE)
+
+    def entry(self, index: int) -> bytes:
+        """The bytes of an entry, NOT yet verified."""
+        return self._get(f"/v1/ledger/entries/{index}", 1 << 16)
+
+    def entries(self, start: int, stop: int) -> list[bytes]:
+        """Entries start..stop-1, at most 256, NOT yet verified."""
+        if not 0 <= start <= stop <= start + _PAGE:
+            raise UsageError(f"at most {_PAGE} entries at once")
+        path = f"/v1/ledger/entries?start={start}&stop={stop}"
+        return _decoded(path, self._json(list[str], path))
+
+    def proof(self, index: int) -> bytes:
+        """The tlog-proof of an entry, NOT yet verified."""
+        return self._get(f"/v1/ledger/proof/{index}", _MAX_NOTE)
+
+    def consistency(self, old: int, new: int) -> list[bytes]:
+        """The hashes that should show the log of `new` entries to extend that of `old`, NOT yet verified."""
+        path = f"/v1/ledger/consistency?old={old}&new={new}"
+        hashes = _decoded(path, self._json(list[str], path))
+        if any(len(hash_) != HASH_BYTES for hash_ in hashes):
+            raise DecodeError(_answer_to(path), "a hash has another length")
+        return hashes
+
+    def blob(self, digest: bytes) -> bytes:
+        """The blob with this SHA-256 digest, which is checked."""
+        path = f"/v1/blobs/{digest.hex()}"
+        data = self._get(path, MAX_BLOB_BYTES)
+        if hashlib.sha256(data).digest() != digest:
+            raise DecodeError(_answer_to(path), "the blob has another digest")
+        return data
+
+    def exposure(self, clinic: str | None = None, model: int | None = None) -> list[dict[str, Any]]:
+        """The server's recount of released bits, as it tells it."""
+        wanted = {"clinic": clinic, "model": model}
+        query = str(httpx.QueryParams({name: value for name, value in wanted.items() if value is not None}))
+        return self._json(list[dict[str, Any]], "/v1/exposure" + (f"?{query}" if query else ""))
+
+    def save_bundle(
+        self, prediction: int, path: Path, *, inputs: bool = False, progress: Progress | None = None
+    ) -> None:
+        """Write the bundle of prediction entry `prediction` to `path`: whole or not at all, NOT yet verified."""
+        target = f"/v1/predictions/{prediction}/bundle?inputs={'true' if inputs else 'false'}"
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        try:
+            with temporary.open("xb") as file, self._exchange("GET", target, None, {}) as response:
+                received = 0
+                announced = response.headers.get("content-length", "")
+                total = int(announced) if announced.isdecimal() and len(announced) < 12 else 0
+                for chunk in response.iter_bytes(_CHUNK):
+                    received += len(chunk)
+                    if received > MAX_BUNDLE_BYTES:
+                        raise DecodeError(_answer_to(target), f"more than {MAX_BUNDLE_BYTES} bytes")
+                    file.write(chunk)
+                    if progress is not None:
+                        progress("bundle", received, max(total, received))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    # -- requests -----------------------------------------------------------------------------------------------------
+
+    def _json(self, shape: type[T], path: str) -> T:
+        return _parsed(shape, path, self._get(path, _MAX_JSON))
+
+    def _get(self, path: str, limit: int) -> bytes:
+        return self._send("GET", path, limit, repeat=True)
+
+    def _logged(self, entry: bytes, answer: bytes) -> Reference:
+        logged = _parsed(_Logged, "/v1/entries", answer)
+        if logged.leaf != leaf_hash(entry):
+            raise DecodeError(_answer_to("/v1/entries"), "the leaf hash is not that of the entry that was sent")
+        return Reference(logged.index, logged.leaf)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        limit: int,
+        *,
+        body: bytes | None = None,
+        kind: str = "",
+        signed: bool = False,
+        repeat: bool = False,
+    ) -> bytes:
+        """The body of the answer, at most `limit` bytes. Repeats a request that may be repeated."""
+        attempt = 0
+        while True:
+            headers = {"content-type": kind} if kind else {}
+            if signed:
+                headers |= self._signature(method, path, body or b"")
+            try:
+                with self._exchange(method, path, body, headers) as response:
+                    return _limited(response, path, limit)
+            except (ServerUnreachable, ServerRefused) as error:
+                lasting = isinstance(error, ServerRefused) and error.status not in _RETRIED
+                attempt += 1
+                if not repeat or lasting or attempt > self._retries:
+                    raise
+                time.sleep(self._pause * 2 ** (attempt - 1))
+
+    def _signature(self, method: str, path: str, body: bytes) -> dict[str, str]:
+        if self.identity is None or self.identity.party is None:
+            raise UsageError(f"{method} {path} must be signed: open the folder of a registered clinic or owner")
+        return sign_request(method, path, body, self.identity.party.index, self.identity.private_key)
+
+    @contextmanager
+    def _exchange(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> Iterator[httpx.Response]:
+        """A successful answer, not read yet. Translates everything that httpx raises."""
+        try:
+            with self._client.stream(method, path, content=body, headers=headers) as response:
+                if not 200 <= response.status_code < 300:
+                    raise _refusal(response, path)
+                yield response
+        except httpx.TimeoutException as error:
+            raise ServerUnreachable(f"{self.url} did not answer {method} {path} in time") from error
+        except httpx.TransportError as error:
+            raise ServerUnreachable(f"cannot reach {self.url} for {method} {path}: {error}") from error
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+            raise DecodeError(_answer_to(path), f"not an HTTP answer: {error}") from error
+
+
+def _answer_to(path: str) -> str:
+    return f"answer of the server to {path.partition('?')[0]}"
+
+
+def _limited(response: httpx.Response, path: str, limit: int) -> bytes:
+    data = bytearray()
+    for chunk in response.iter_bytes(_CHUNK):
+        data += chunk
+        if len(data) > limit:
+            raise DecodeError(_answer_to(path), f"more than {limit} bytes")
+    return bytes(data)
+
+
+def _refusal(response: httpx.Response, path: str) -> ServerRefused:
+    """What the server said with an error status; garbage there is still an error status."""
+    try:
+        said = _parsed(_Refused, path, _limited(response, path, _MAX_NOTE)).error
+    except DecodeError:
+        return ServerRefused(response.status_code, "unknown", None, f"{path.partition('?')[0]} failed", "")
+    return ServerRefused(response.status_code, said.type, said.check, said.message, said.hint)
+
+
+def _parsed(shape: type[T], path: str, data: bytes) -> T:
+    try:
+        return TypeAdapter(shape).validate_json(data, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise DecodeError(_answer_to(path), f"{place + ': ' if place else ''}{first['msg']}") from error
+
+
+def _decoded(path: str, texts: Sequence[str]) -> list[bytes]:
+    try:
+        return [base64.b64decode(text.encode("ascii"), validate=True) for text in texts]
+    except (binascii.Error, UnicodeEncodeError) as error:
+        raise DecodeError(_answer_to(path), "not base64") from error
