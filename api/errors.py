@@ -101,8 +101,8 @@ class Conflict(ApiError):
 class TooLarge(ApiError):
     """The body of a request is larger than this endpoint takes."""
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"the body has more than {limit} bytes")
+    def __init__(self, limit: int, unit: str = "bytes") -> None:
+        super().__init__(f"the body has more than {limit} {unit}")
         self.limit = limit
 
 

@@ -1,0 +1,79 @@
+"""The ledger, for anyone: head, entries, proofs."""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import PlainTextResponse
+
+from api.routes.dependencies import EntryIndex, ServiceOf, errors
+from ledger.errors import UsageError
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1/ledger", tags=["ledger"])
+
+_MOST = 256
+_CHECKPOINT = "localhost/sealproof\n5\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n\n— localhost/sealproof ...\n"
+_TEXT = {"text/plain": {"schema": {"type": "string"}, "example": _CHECKPOINT}}
+_PROOF = {
+    "text/plain": {"schema": {"type": "string"}, "example": f"c2sp.org/tlog-proof@v1\nindex 2\n...\n\n{_CHECKPOINT}"}
+}
+_ENTRY = {"application/json": {"schema": {"type": "object"}, "example": {"kind": "sealproof/records/v1"}}}
+_LIST = {"content": {"application/json": {"example": ["CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I="]}}}
+
+Size = Annotated[int, Query(ge=0, le=2**53 - 1, examples=[5])]
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+@router.get(
+    "/checkpoint",
+    summary="The signed head",
+    response_class=PlainTextResponse,
+    responses={200: {"description": "a signed note", "content": _TEXT}},
+)
+def get_checkpoint(service: ServiceOf) -> PlainTextResponse:
+    """Origin, size and root of the ledger, as a signed note (C2SP tlog-checkpoint)."""
+    return PlainTextResponse(service.log.checkpoint())
+
+
+@router.get(
+    "/entries/{index}",
+    summary="One entry",
+    response_class=Response,
+    responses={200: {"description": "its bytes", "content": _ENTRY}, **errors(404)},
+)
+def get_entry(index: EntryIndex, service: ServiceOf) -> Response:
+    """The canonical bytes of an entry: exactly what its leaf hash is of."""
+    return Response(service.log.entry(index), media_type="application/json")
+
+
+@router.get("/entries", summary="Many entries", responses={200: _LIST, **errors(404)})
+def get_entries(service: ServiceOf, start: Size = 0, stop: Size | None = None) -> list[str]:
+    """Entries start to stop - 1 in base64, at most 256; without `stop`, as many as there are."""
+    end = min(start + _MOST, service.log.size) if stop is None else stop
+    if end - start > _MOST:
+        raise UsageError(f"at most {_MOST} entries at a time, asked for {end - start}")
+    return [_base64(entry) for entry in service.log.entries(start, end)]
+
+
+@router.get(
+    "/proof/{index}",
+    summary="Proof that an entry is in the ledger",
+    response_class=PlainTextResponse,
+    responses={200: {"description": "a proof file", "content": _PROOF}, **errors(404)},
+)
+def get_proof(index: EntryIndex, service: ServiceOf) -> PlainTextResponse:
+    """Inclusion proof under the present checkpoint, with the checkpoint (C2SP tlog-proof)."""
+    return PlainTextResponse(service.log.tlog_proof(index))
+
+
+@router.get("/consistency", summary="Proof that the ledger only grew", responses={200: _LIST, **errors(404)})
+def get_consistency(service: ServiceOf, old: Size, new: Size) -> list[str]:
+    """Hashes (base64) that show the ledger of `new` entries to extend that of `old` entries (RFC 9162, 2.1.4)."""
+    return [_base64(node) for node in service.log.consistency_proof(old, new)]

@@ -1,0 +1,80 @@
+"""Published models, their openings, and what their answers have given away."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query
+
+from api.entries import Model
+from api.exposure import recount
+from api.registry import Logged
+from api.routes.dependencies import EntryIndex, ServiceOf, SignedBody, binary_body, errors, signed_body
+from api.schemas import ExposureResponse, Location, ModelDetail, ModelSummary, Row
+from api.service import Service
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1", tags=["models"])
+
+
+def _facts(service: Service, model: Logged[Model]) -> dict[str, Any]:
+    return {
+        "owner": service.registry.author_of(model.reference.index).body.name,
+        "ready": service.has_opening(model.reference),
+        "revoked_by": service.registry.revocation(model.reference),
+    }
+
+
+@router.get("/models", summary="All models")
+def get_models(service: ServiceOf) -> list[ModelSummary]:
+    """Every model on the ledger, in the order of publication."""
+    return [ModelSummary.of(model, **_facts(service, model)) for model in service.registry.all(Model)]
+
+
+@router.get("/models/{index}", summary="One model", responses=errors())
+def get_model(index: EntryIndex, service: ServiceOf) -> ModelDetail:
+    """A model's public side. Its schema and certificate are blobs; its weights are nowhere to be had."""
+    model = service.registry.get(index, Model)
+    body = model.body
+    more = {
+        "certificate": body.certificate.hex(),
+        "card": body.card,
+        "zero_weights": [{"output": s.output, "feature": s.feature} for s in body.statements],
+    }
+    return ModelDetail.model_validate(ModelSummary.of(model, **_facts(service, model)).model_dump() | more)
+
+
+@router.put(
+    "/models/{index}/opening",
+    summary="Give the server a model's weights",
+    responses=errors(400, 401, 403, 413, 429),
+    openapi_extra=binary_body("A model opening: integer weights and blindings.", "application/json"),
+)
+def put_opening(
+    index: EntryIndex,
+    body: Annotated[SignedBody, Depends(signed_body(lambda settings: settings.max_blob_bytes))],
+    service: ServiceOf,
+) -> Location:
+    """Keep the opening of a model's commitments, so that predictions can be made with it.
+
+    Only the model's author may do that, over a connection that he trusts. The opening is checked against the
+    commitments, stored readable by the server's user alone, and never handed out again.
+    """
+    service.store_opening(body.party, index, body.data)
+    return Location.of(service.registry.get(index, Model).reference)
+
+
+@router.get("/exposure", summary="What answers have given away", responses=errors())
+def get_exposure(
+    service: ServiceOf,
+    clinic: Annotated[str | None, Query(max_length=128, description="Name of a clinic.", examples=["clinic-a"])] = None,
+    model: Annotated[int | None, Query(ge=0, le=2**53 - 1, description="Index of a model entry.")] = None,
+) -> ExposureResponse:
+    """Bits released per clinic, model and output, recounted from the ledger, against the bits of the output.
+
+    A cohort that releases more bits than an output has gives that output to its clinic: `recoverable` says so.
+    """
+    cap = service.settings.exposure_cap
+    rows = [Row.of(row) for row in recount(service.registry, clinic, model)]
+    return ExposureResponse(rows=rows, cap=None if cap is None else float(cap))

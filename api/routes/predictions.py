@@ -1,0 +1,85 @@
+"""Predictions: ask, wait, fetch the bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path as FilePath
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query
+from fastapi.responses import FileResponse
+from pydantic import ValidationError
+from starlette.background import BackgroundTask
+
+from api.routes.dependencies import EntryIndex, ServiceOf, SignedBody, errors, signed_body
+from api.schemas import JobResponse, PredictionRequest, Queued
+from privacy.errors import DecodeError
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1", tags=["predictions"])
+
+_MAX_REQUEST = 4096
+_BUNDLE = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}, "example": "(a zip archive)"}}
+
+
+@router.post(
+    "/predictions",
+    summary="Ask for a prediction",
+    status_code=202,
+    responses=errors(400, 401, 403, 409, 413, 429, 503),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/PredictionRequest"}}},
+        }
+    },
+)
+def post_prediction(
+    body: Annotated[SignedBody, Depends(signed_body(lambda _: _MAX_REQUEST))], service: ServiceOf
+) -> Queued:
+    """Queue a prediction with a model on records of the clinic that asks.
+
+    Refused when the records' policy, an expiry, a revocation or the owner's exposure cap says so. Every prediction
+    releases fresh equations of the model and is counted; asking again **with the same nonce** is the same prediction.
+    """
+    try:
+        wanted = PredictionRequest.model_validate_json(body.data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise DecodeError("prediction request", f"{place}: {first['msg']}") from error
+    job = service.request_prediction(body.party, wanted.records, wanted.model, bytes.fromhex(wanted.nonce))
+    return Queued(job=job.id)
+
+
+@router.get("/jobs/{job}", summary="How far a prediction is", responses=errors(404))
+def get_job(
+    job: Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="Id of the job.", examples=["5d41402a" * 4])],
+    service: ServiceOf,
+) -> JobResponse:
+    """State and progress. When `done`, `prediction` is the index of its ledger entry; when `failed`, `error` says why."""
+    return JobResponse.of(service.jobs.get(job))
+
+
+@router.get(
+    "/predictions/{index}/bundle",
+    summary="Download the evidence of a prediction",
+    response_class=FileResponse,
+    responses={200: {"description": "the bundle", "content": _BUNDLE}, **errors(404)},
+)
+def get_bundle(
+    index: EntryIndex,
+    service: ServiceOf,
+    inputs: Annotated[bool, Query(description="Whether to put the canonical input ciphertexts in.")] = False,
+) -> FileResponse:
+    """One file with attestation, ledger entries, inclusion and consistency proofs, evaluation proofs and results.
+
+    Verify it with `sealproof verify`; nothing in it needs to be believed.
+    """
+    path = service.bundle(index, inputs=inputs)
+    return FileResponse(
+        path,
+        media_type="application/octet-stream",
+        filename=f"prediction-{index}.sealproof",
+        background=BackgroundTask(FilePath.unlink, path, missing_ok=True),
+    )

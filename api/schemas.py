@@ -1,0 +1,286 @@
+"""JSON bodies of requests and responses, with the examples that the OpenAPI document shows."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.entries import Model, Reference
+from api.errors import Problem
+from api.exposure import ExposureRow
+from api.jobs import Job
+from api.registry import Logged
+
+__all__ = [
+    "Digests",
+    "ErrorBody",
+    "ErrorDetail",
+    "ExposureResponse",
+    "Health",
+    "JobResponse",
+    "Location",
+    "ModelDetail",
+    "ModelOutputResponse",
+    "ModelSummary",
+    "PredictionRequest",
+    "Queued",
+    "Row",
+    "StoredBlob",
+]
+
+_LEAF = "9f3c" * 16
+_JOB = "5d41402abc4b2a76b9719d911017c592"
+
+Index = Annotated[int, Field(ge=0, le=2**53 - 1)]
+Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""32 bytes."""
+
+
+def _example(**fields: Any) -> ConfigDict:
+    return ConfigDict(extra="forbid", json_schema_extra={"examples": [fields]})
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong. `check` is the name of a failed check; `details` holds the numbers of an exposure cap."""
+
+    type: str
+    check: str | None
+    message: str
+    hint: str
+    details: dict[str, Any] | None = None
+
+
+class ErrorBody(BaseModel):
+    """The body of every error."""
+
+    model_config = _example(
+        error={
+            "type": "verification-failed",
+            "check": "entry.signature",
+            "message": "entry.signature: not signed by the key 9f3c...",
+            "hint": "See the check; nothing was changed.",
+            "details": None,
+        }
+    )
+
+    error: ErrorDetail
+
+
+class Health(BaseModel):
+    """Who this server is. `log_key` is the verifier key of its ledger, `server_party` the index of its party entry."""
+
+    model_config = _example(
+        status="ok",
+        version="0.1.0",
+        origin="localhost/sealproof",
+        log_key="localhost/sealproof+1a2b3c4d+AQ...",
+        server_party=0,
+    )
+
+    status: Literal["ok"]
+    version: str
+    origin: str
+    log_key: str
+    server_party: Index
+
+
+class Location(BaseModel):
+    """Where an entry stands."""
+
+    model_config = _example(index=3, leaf=_LEAF)
+
+    index: Index
+    leaf: Hex32
+
+    @classmethod
+    def of(cls, reference: Reference) -> Location:
+        return cls(index=reference.index, leaf=reference.leaf.hex())
+
+
+class StoredBlob(BaseModel):
+    """A stored blob."""
+
+    model_config = _example(digest=_LEAF, size=131_072)
+
+    digest: Hex32
+    size: int
+
+
+class Digests(BaseModel):
+    """Canonical digests of ciphertexts, in the order of the request."""
+
+    model_config = _example(digests=[_LEAF])
+
+    digests: list[Hex32]
+
+
+class PredictionRequest(BaseModel):
+    """A request for a prediction: entries by index, and 32 fresh random bytes that the attestation repeats."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        json_schema_extra={"examples": [{"records": 4, "model": 2, "nonce": "00ff" * 16}]},
+    )
+
+    records: Index
+    model: Index
+    nonce: Hex32
+
+
+class Queued(BaseModel):
+    """The id of a job, which whoever knows it may ask for."""
+
+    model_config = _example(job=_JOB)
+
+    job: str
+
+
+class JobResponse(BaseModel):
+    """A job. It takes `total` steps: each block is evaluated, then proven."""
+
+    model_config = _example(id=_JOB, state="running", done=3, total=16, prediction=None, error=None)
+
+    id: str
+    state: Literal["queued", "running", "done", "failed"]
+    done: int
+    total: int
+    prediction: Index | None
+    error: ErrorDetail | None
+
+    @classmethod
+    def of(cls, job: Job) -> JobResponse:
+        error = None if job.error is None else ErrorDetail(**job.error)
+        return cls(id=job.id, state=job.state, done=job.done, total=job.total, prediction=job.prediction, error=error)
+
+
+class ModelOutputResponse(BaseModel):
+    """A model's output and its public bounds."""
+
+    model_config = _example(name="malignant", link="logit", b=28, b_bias=62)
+
+    name: str
+    link: str
+    b: int
+    b_bias: int
+
+
+class ModelSummary(BaseModel):
+    """A published model. `ready`: this server can predict with it. `revoked_by`: the entry that withdrew it."""
+
+    model_config = _example(
+        index=2,
+        leaf=_LEAF,
+        name="risk",
+        version="1.0",
+        owner="oncology-lab",
+        parameter_set="linear-4096",
+        schema_digest=_LEAF,
+        grid_bits=6,
+        outputs=[{"name": "malignant", "link": "logit", "b": 28, "b_bias": 62}],
+        ready=True,
+        revoked_by=None,
+    )
+
+    index: Index
+    leaf: Hex32
+    name: str
+    version: str
+    owner: str
+    parameter_set: str
+    schema_digest: Hex32
+    grid_bits: int
+    outputs: list[ModelOutputResponse]
+    ready: bool
+    revoked_by: Index | None
+
+    @classmethod
+    def of(cls, model: Logged[Model], owner: str, ready: bool, revoked_by: int | None, **more: Any) -> ModelSummary:
+        body = model.body
+        return cls(
+            index=model.reference.index,
+            leaf=model.reference.leaf.hex(),
+            name=body.name,
+            version=body.version,
+            owner=owner,
+            parameter_set=body.parameter_set,
+            schema_digest=body.schema.hex(),
+            grid_bits=body.grid_bits,
+            outputs=[ModelOutputResponse(name=o.name, link=o.link, b=o.b, b_bias=o.b_bias) for o in body.outputs],
+            ready=ready,
+            revoked_by=revoked_by,
+            **more,
+        )
+
+
+class ModelDetail(ModelSummary):
+    """A published model with its card and the digests of its schema and certificate."""
+
+    model_config = _example(
+        **ModelSummary.model_config["json_schema_extra"]["examples"][0],  # type: ignore[index,call-overload]
+        certificate=_LEAF,
+        card={"purpose": "research"},
+        zero_weights=[{"output": 0, "feature": 3}],
+    )
+
+    certificate: Hex32
+    card: dict[str, str]
+    zero_weights: list[dict[str, int]]
+
+
+class Row(BaseModel):
+    """Bits released to one clinic of one output of one model.
+
+    `recoverable`: more bits were released than the output has, so its weights may be solved for.
+    """
+
+    model_config = _example(
+        clinic="clinic-a",
+        model=2,
+        leaf=_LEAF,
+        output="malignant",
+        predictions=1,
+        released_bits=25605.0,
+        model_bits=933,
+        share=27.44,
+        recoverable=True,
+    )
+
+    clinic: str
+    model: Index
+    leaf: Hex32
+    output: str
+    predictions: int
+    released_bits: float
+    model_bits: int
+    share: float
+    recoverable: bool
+
+    @classmethod
+    def of(cls, row: ExposureRow) -> Row:
+        return cls(
+            clinic=row.clinic,
+            model=row.model.index,
+            leaf=row.model.leaf.hex(),
+            output=row.output_name,
+            predictions=row.predictions,
+            released_bits=float(row.exposure.released),
+            model_bits=row.exposure.model_bits,
+            share=float(row.exposure.share),
+            recoverable=row.exposure.recoverable,
+        )
+
+
+class ExposureResponse(BaseModel):
+    """Rows recounted from the ledger, and the cap as a fraction of a model's bits (null: exposure is only shown)."""
+
+    model_config = _example(rows=[], cap=None)
+
+    rows: list[Row]
+    cap: float | None
+
+
+def error_body(problem: Problem) -> dict[str, Any]:
+    """The body of an error, in the one shape."""
+    return ErrorBody.model_validate(problem.to_json()).model_dump()

@@ -1,0 +1,406 @@
+"""The server without HTTP: what it keeps, and what each request does.
+
+    ledger.sqlite  log.key  server.key  jobs.sqlite  nonces.sqlite  blobs/  models/  admitted/  tmp/
+
+Every method either does all of what it says or raises and leaves entries, blobs and jobs as they were.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import shutil
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from fractions import Fraction
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from api.binding import parameters_of
+from api.blobs import BlobStore
+from api.entries import Key, Model, Party, Records, Reference, decode_entry, sign_entry, verify_signature
+from api.errors import (
+    ApiError,
+    Conflict,
+    ExposureCap,
+    NotAuthenticated,
+    NotFound,
+    NotPermitted,
+    NotReady,
+    PredictionRefused,
+    TooLarge,
+)
+from api.exposure import bits_of_groups, recount
+from api.jobs import Job, JobStore, JobWorker
+from api.limits import RateLimiter
+from api.nonces import NonceStore
+from api.prediction import Context, PlannedProof, attest, check_entry_size, plan_proofs, predict, write_bundle
+from api.registry import Logged, Registry
+from api.settings import Settings
+from api.signing import (
+    SignedRequest,
+    check_time,
+    load_private_key,
+    save_private_key,
+    timestamp,
+    verify_request,
+)
+from api.submission import check_behind, check_opening
+from ledger import Log, Signer
+from privacy.canonical_json import parse_timestamp
+from privacy.ckks.canonical import encode_input
+from privacy.ckks.exposure import model_bits
+from privacy.errors import DecodeError, UsageError, VerificationFailed
+from privacy.models.schema import Schema
+from privacy.models.statements import decode_opening, load_opening, save_opening
+
+__all__ = ["Service", "admit_party", "split_frames"]
+
+_HEAVY = 2
+"""Requests that verify certificates or expand ciphertexts at a time; others wait."""
+
+
+class Service:
+    """A running server. Close it; a second one on the same folder is refused while it is open (LogLocked)."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        data = settings.data
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for name in ("models", "admitted"):
+            (data / name).mkdir(exist_ok=True, mode=0o700)
+        with ExitStack() as undo:
+            self.log = undo.enter_context(_open_log(data, settings.origin))
+            shutil.rmtree(data / "tmp", ignore_errors=True)
+            (data / "tmp").mkdir(mode=0o700)
+            self.blobs = BlobStore(data / "blobs", settings.min_free_bytes)
+            self.blobs.sweep()
+            self.registry = Registry.read(self.log)
+            self._write = threading.RLock()
+            self._heavy = threading.BoundedSemaphore(_HEAVY)
+            self._key = _server_key(data / "server.key")
+            self.party = self._own_party()
+            self.jobs = JobStore(data / "jobs.sqlite")
+            undo.callback(self.jobs.close)
+            self._nonces = NonceStore(data / "nonces.sqlite")
+            undo.callback(self._nonces.close)
+            self._limiter = RateLimiter(settings.requests_per_minute)
+            self._worker = JobWorker(self.jobs, self)
+            self._undo = undo.pop_all()
+
+    def start(self) -> None:
+        """Begin to work off jobs, those of the last run first."""
+        self._worker.start()
+
+    def close(self) -> None:
+        """Stop at the next step and close every file."""
+        self._worker.stop()
+        self._undo.close()
+
+    # -- who asks ------------------------------------------------------------------------------------------------------
+
+    def announce(self, request: SignedRequest) -> Logged[Party]:
+        """The party that a request claims to be from, before its body is read. Raises NotAuthenticated."""
+        check_time(request, datetime.now(UTC))
+        try:
+            return self.registry.get(request.party, Party)
+        except VerificationFailed as error:
+            raise NotAuthenticated("request.party", f"entry {request.party} is not a party") from error
+
+    def authenticate(self, request: SignedRequest, method: str, target: str, body_digest: bytes) -> Logged[Party]:
+        """The party that signed this request, whose nonce is now spent. Raises NotAuthenticated, RateLimited."""
+        party = self.announce(request)
+        now = datetime.now(UTC)
+        verified = verify_request(request, method, target, body_digest, party.body.public_key, now)
+        self._limiter.take(party.reference.index)
+        self._nonces.spend(verified, now.timestamp())
+        return party
+
+    def register(self, entry: bytes, address: str) -> tuple[Reference, bool]:
+        """Log a party entry; the reference, and whether it is new.
+
+        Raises NotPermitted: `party.role` for a server, `party.registration` when the operator admits parties.
+        """
+        self._limiter.take(("register", address))
+        found = self.registry.index_of(entry)
+        if found is not None:
+            return self.registry.get(found, Party).reference, False
+        decoded = decode_entry(entry)
+        if not isinstance(decoded.body, Party):
+            raise NotPermitted("entry.kind", "only a party is registered here")
+        if decoded.body.role == "server":
+            raise NotPermitted("party.role", "a server registers itself")
+        self.registry.check(entry)
+        if self.settings.registration == "closed" and not _admission(self.settings.data, decoded.body).is_file():
+            raise NotPermitted("party.registration", "the operator has not admitted this key (sealproof party add)")
+        return self._append(entry), True
+
+    # -- what is submitted ---------------------------------------------------------------------------------------------
+
+    def store_blob(self, digest: bytes, data: bytes) -> bool:
+        """Store a blob; whether it is new. Raises VerificationFailed(`blob.digest`), StorageFull."""
+        known = self.blobs.has(digest)
+        if hashlib.sha256(data).digest() != digest:
+            raise VerificationFailed("blob.digest", "the body does not have this SHA-256 digest")
+        self.blobs.put(data)
+        return not known
+
+    def store_ciphertexts(self, party: Logged[Party], key: int, body: bytes) -> list[bytes]:
+        """Store SEAL ciphertexts in canonical form, under the digests that a records entry lists.
+
+        Raises NotPermitted(`key.author`), DecodeError, TooLarge.
+        """
+        from privacy.ckks.backend import canonical_from_seal
+
+        entry = self.registry.get(key, Key)
+        if entry.author != party.reference:
+            raise NotPermitted("key.author", f"entry {key} is not a key of {party.body.name!r}")
+        self.registry.check_not_revoked(entry.reference)
+        params = parameters_of(entry.body.parameter_set)
+        with self._heavy:
+            frames = split_frames(body, self.settings.max_ciphertexts)
+            encoded = [encode_input(params, entry.reference.leaf, canonical_from_seal(params, x)) for x in frames]
+        return [self.blobs.put(data) for data in encoded]
+
+    def submit(self, party: Logged[Party], entry: bytes) -> tuple[Reference, bool]:
+        """Log a key, model, records or revocation entry; the reference, and whether it is new.
+
+        The same bytes again give the same reference. Raises NotPermitted(`entry.author`) unless `party` wrote it, and
+        as `Registry.check` and `check_behind` do.
+        """
+        found = self.registry.index_of(entry)
+        decoded = decode_entry(entry)
+        if decoded.author != party.reference:
+            raise NotPermitted("entry.author", f"party {party.reference.index} is not the author of this entry")
+        if found is not None:
+            return Reference.to(found, entry), False
+        self.registry.check(entry)
+        with self._heavy:
+            check_behind(decoded.body, self.blobs)
+        return self._append(entry), True
+
+    def _append(self, entry: bytes) -> Reference:
+        with self._write:
+            self.registry.refresh(self.log)  # an append that was reported as failed may have happened
+            self.registry.check(entry)
+            appended = self.log.append(entry)
+            self.registry.refresh(self.log)
+        return Reference(appended.index, appended.leaf_hash)
+
+    def store_opening(self, party: Logged[Party], index: int, data: bytes) -> None:
+        """Keep the opening of a model of `party`, mode 0600. It is used for predictions and never handed out.
+
+        Raises NotPermitted(`model.author`), DecodeError, VerificationFailed(`model.opening`).
+        """
+        model = self.registry.get(index, Model)
+        if model.author != party.reference:
+            raise NotPermitted("model.author", f"entry {index} is not a model of {party.body.name!r}")
+        opening = decode_opening(data)
+        with self._heavy:
+            check_opening(model.body, self._schema(model.body).d, opening)
+        save_opening(opening, self._opening_path(model.reference))
+
+    def has_opening(self, model: Reference) -> bool:
+        """Whether predictions with this model can be made."""
+        return self._opening_path(model).is_file()
+
+    def _opening_path(self, model: Reference) -> Path:
+        return self.settings.data / "models" / f"{model.leaf.hex()}.opening"
+
+    def _schema(self, model: Model) -> Schema:
+        return Schema.decode_json(self.blobs.get(model.schema))
+
+    # -- predictions ---------------------------------------------------------------------------------------------------
+
+    def request_prediction(self, party: Logged[Party], records: int, model: int, nonce: bytes) -> Job:
+        """Queue a prediction of the clinic that owns the records. The same request with the same nonce is the same job.
+
+        Raises:
+            NotPermitted: `records.author`.
+            PredictionRefused, ExposureCap, NotReady, RateLimited, Conflict.
+            VerificationFailed, UsageError: records and model do not belong together.
+        """
+        known = self.jobs.find(party.reference.index, nonce.hex())
+        if known is not None:
+            if (known.records, known.model) != (records, model):
+                raise Conflict("this nonce was used for another prediction")
+            return known
+        context = Context.of(self.registry, records, model)
+        if self.registry.get(records, Records).author != party.reference:
+            raise NotPermitted("records.author", f"entry {records} is not of {party.body.name!r}")
+        self._check_policy(context)
+        self._check_fit(context)
+        if not self.has_opening(context.model.reference):
+            raise NotReady(f"the owner of model {model} has not given its weights to this server")
+        plan = self._plan(context)
+        check_entry_size(context, plan)
+        with self._write:
+            self._check_cap(context, plan)
+            job = self.jobs.add(
+                party.reference.index,
+                records,
+                model,
+                nonce.hex(),
+                2 * context.records.body.blocks,
+                self.settings.jobs_per_clinic,
+            )
+        self._worker.wake()
+        return job
+
+    def _plan(self, context: Context) -> tuple[PlannedProof, ...]:
+        return plan_proofs(context.records.body, context.model.body, self.settings.instances_per_proof)
+
+    def _check_policy(self, context: Context) -> None:
+        policy = context.records.body.policy
+        if policy.models != "any" and context.model.reference not in policy.models:
+            raise PredictionRefused("policy.models", "the clinic did not commit these records for this model")
+        if policy.until is not None and parse_timestamp(policy.until) < datetime.now(UTC):
+            raise PredictionRefused("policy.until", f"these records were committed for use until {policy.until}")
+        for what in (context.key, context.model, context.records):
+            index = self.registry.revocation(what.reference)
+            if index is not None:
+                detail = f"the {what.body.KIND} in entry {what.reference.index} was revoked by entry {index}"
+                raise PredictionRefused("ledger.revoked", detail)
+
+    def _check_fit(self, context: Context) -> None:
+        records, model = context.records.body, context.model.body
+        if records.schema != model.schema:
+            raise VerificationFailed("records.schema", "records and model have different schemas")
+        if records.parameter_set != model.parameter_set:
+            raise VerificationFailed("entry.parameter-set", "records and model name different parameter sets")
+        if records.d != self._schema(model).d:
+            raise VerificationFailed("records.schema", "the records have another number of features than the schema")
+
+    def _check_cap(self, context: Context, plan: tuple[PlannedProof, ...]) -> None:
+        """Count what was released, what queued jobs will release, and what is asked for, per output."""
+        share = self.settings.exposure_cap
+        if share is None:
+            return
+        records, model = context.records.body, context.model
+        asked = _planned_bits(context, plan)
+        rows = recount(self.registry, records.clinic, model.reference.index)
+        released = {row.output: row.exposure.released for row in rows}
+        waiting = dict.fromkeys(asked, Fraction(0))
+        for job in self.jobs.unfinished():
+            logged = job.entry is not None and self.registry.index_of(job.entry) is not None
+            other = Context.of(self.registry, job.records, job.model)
+            if logged or other.model != model or other.records.body.clinic != records.clinic:
+                continue
+            for output, bits in _planned_bits(other, self._plan(other)).items():
+                waiting[output] += bits
+        for number, found in enumerate(model.body.outputs):
+            before = released.get(number, Fraction(0))
+            cap = share * model_bits(records.d, found.b, found.b_bias)
+            if before + waiting[number] + asked[number] > cap:
+                raise ExposureCap(found.name, before, waiting[number], asked[number], cap)
+
+    def compute(self, job: Job, progress: Callable[[int], None]) -> bytes:
+        """A job's work, for `JobWorker`."""
+        context = Context.of(self.registry, job.records, job.model)
+        with self._write:  # a revocation is logged before this head or after it
+            self._check_policy(context)
+            head = self.log.head()
+        opening = load_opening(self._opening_path(context.model.reference))
+        body = predict(context, opening, self.blobs, self._plan(context), (head.size, head.root), progress)
+        return sign_entry(body, self.party.reference, self._key)
+
+    def publish(self, job: Job, entry: bytes) -> tuple[int, bytes]:
+        """The end of a job, for `JobWorker`: it may have got as far as here before."""
+        with self._write:
+            self.registry.refresh(self.log)
+            index = self.registry.index_of(entry)
+            if index is None:
+                self._check_policy(Context.of(self.registry, job.records, job.model))
+                index = self._append(entry).index
+        nonce = bytes.fromhex(job.nonce)
+        return index, attest(self.log, self.registry, index, nonce, timestamp(), self._key)
+
+    def bundle(self, index: int, *, inputs: bool) -> Path:
+        """The bundle of a prediction as a new file, which the caller removes. Raises NotFound."""
+        job = self.jobs.of_prediction(index)
+        if job.attestation is None:
+            raise NotFound(f"entry {index} has no attestation here")
+        path = self.settings.data / "tmp" / f"{secrets.token_hex(16)}.sealproof"
+        with self._heavy:
+            write_bundle(path, self.log, self.registry, self.blobs, index, job.attestation, inputs=inputs)
+        return path
+
+    # -- opening -------------------------------------------------------------------------------------------------------
+
+    def _own_party(self) -> Logged[Party]:
+        public_key = self._key.public_key().public_bytes_raw()
+        if self.registry.party_with_key(public_key) is None:
+            self._append(sign_entry(Party("server", self.settings.origin, public_key), None, self._key))
+        found = self.registry.party_with_key(public_key)
+        if found is None or found.body.role != "server":
+            raise ApiError("the key of this server is registered in another role")
+        return found
+
+
+def _planned_bits(context: Context, plan: tuple[PlannedProof, ...]) -> dict[int, Fraction]:
+    covers = [(planned.group, planned.outputs) for planned in plan]
+    return bits_of_groups(context.records.body, context.model.body, covers)
+
+
+def _open_log(data: Path, origin: str) -> Log:
+    key_path, path = data / "log.key", data / "ledger.sqlite"
+    if not key_path.exists():
+        Signer.generate(origin).save(key_path)
+    signer = Signer.load(key_path)
+    if signer.name != origin:
+        raise UsageError(f"the ledger in {data} is {signer.name!r}, not {origin!r}: its origin never changes")
+    if path.exists() and path.stat().st_size > 0:
+        return Log.open(path, signer)
+    return Log.create(path, signer)
+
+
+def _server_key(path: Path) -> Ed25519PrivateKey:
+    if not path.exists():
+        save_private_key(Ed25519PrivateKey.generate(), path)
+    return load_private_key(path)
+
+
+def split_frames(body: bytes, most: int) -> list[bytes]:
+    """The parts of a body of u32le length || bytes, one after the other; at least one, at most `most`.
+
+    Raises DecodeError, TooLarge.
+    """
+    parts: list[bytes] = []
+    at = 0
+    while at < len(body):
+        if len(parts) == most:
+            raise TooLarge(most, "parts")
+        length = int.from_bytes(body[at : at + 4], "little")
+        at += 4
+        if length == 0 or at + length > len(body):
+            raise DecodeError("ciphertexts", f"part {len(parts)} is empty or cut off")
+        parts.append(body[at : at + length])
+        at += length
+    if not parts:
+        raise DecodeError("ciphertexts", "the body is empty")
+    return parts
+
+
+# -- admission by the operator ----------------------------------------------------------------------------------------
+
+
+def _admission(data: Path, party: Party) -> Path:
+    return data / "admitted" / f"{party.public_key.hex()}.json"
+
+
+def admit_party(data: Path, entry: bytes) -> Party:
+    """Admit the key of a party entry to a server with closed registration, running or not; its holder then registers.
+
+    Raises DecodeError, VerificationFailed(`entry.signature`), UsageError for any other entry than a clinic's or owner's.
+    """
+    decoded = decode_entry(entry)
+    if not isinstance(decoded.body, Party) or decoded.body.role == "server":
+        raise UsageError("only the party entry of a clinic or an owner is admitted")
+    verify_signature(decoded, decoded.body.public_key)
+    folder = data / "admitted"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _admission(data, decoded.body).write_bytes(entry)
+    return decoded.body

@@ -1,0 +1,88 @@
+"""What the server checks of an entry before it logs it, beyond what entries alone can show (`api.registry`).
+
+Certificates verify, everything behind a digest is here and is what it should be, and every ciphertext belongs to the
+key that the records name. Others need not trust these checks: an auditor repeats them all.
+"""
+
+from __future__ import annotations
+
+from api.binding import parameters_of, verify_key_entry, verify_model_entry
+from api.blobs import BlobStore
+from api.entries import Body, Key, Model, Records, Revocation
+from api.errors import NotFound, NotPermitted
+from api.prediction import input_digests
+from privacy.ckks.canonical import decode_input
+from privacy.errors import UsageError, VerificationFailed
+from privacy.models.certificate import weights_key
+from privacy.models.schema import Schema
+from privacy.models.statements import ModelOpening, verify_zero_weight
+from privacy.zk.group import ARKWORKS
+
+__all__ = ["check_behind", "check_opening"]
+
+
+def check_behind(body: Body, blobs: BlobStore) -> None:
+    """Check the blobs behind a key, model or records entry; a revocation has none.
+
+    Raises:
+        NotPermitted: a kind of entry that nobody submits.
+        VerificationFailed, DecodeError: the check that failed, or `entry.blob` for a blob that was not uploaded.
+    """
+    match body:
+        case Key():
+            verify_key_entry(body, _blob(blobs, body.p0, "p0"), _blob(blobs, body.certificate, "certificate"))
+        case Model():
+            _check_model(body, blobs)
+        case Records():
+            _check_records(body, blobs)
+        case Revocation():
+            pass
+        case _:
+            raise NotPermitted("entry.kind", f"a {body.KIND} is not submitted")
+
+
+def _blob(blobs: BlobStore, digest: bytes, what: str) -> bytes:
+    try:
+        return blobs.get(digest)
+    except NotFound as error:
+        raise VerificationFailed("entry.blob", f"{what}: upload the blob {digest.hex()} first") from error
+
+
+def _check_model(model: Model, blobs: BlobStore) -> None:
+    schema = _blob(blobs, model.schema, "schema")
+    verified = verify_model_entry(model, schema, _blob(blobs, model.certificate, "certificate"))
+    for statement in model.statements:
+        proof = _blob(blobs, statement.proof, f"zero-weight proof of feature {statement.feature}")
+        verify_zero_weight(verified, statement.output, statement.feature, proof)
+
+
+def _check_records(records: Records, blobs: BlobStore) -> None:
+    params = parameters_of(records.parameter_set)
+    _blob(blobs, records.ciphertexts, "list of ciphertext digests")
+    if blobs.has(records.schema):
+        d = Schema.decode_json(blobs.get(records.schema)).d
+        if d != records.d:
+            raise VerificationFailed("records.schema", f"the schema has {d} features, the records have {records.d}")
+    for place, digest in enumerate(input_digests(records, blobs)):
+        decode_input(params, records.key.leaf, _blob(blobs, digest, f"ciphertext {place}"))
+
+
+def check_opening(model: Model, d: int, opening: ModelOpening) -> None:
+    """Check that an opening is that of the model's commitments, within its public bounds.
+
+    Raises:
+        VerificationFailed: `model.opening`.
+    """
+    if (opening.name, opening.version) != (model.name, model.version) or len(opening.outputs) != len(model.outputs):
+        raise VerificationFailed("model.opening", "the opening is of another model or version")
+    key = weights_key(d)
+    for output, found in zip(model.outputs, opening.outputs, strict=True):
+        within = all(-(1 << output.b) <= w < 1 << output.b for w in found.weights)
+        if len(found.weights) != d or not within or not -(1 << output.b_bias) <= found.bias < 1 << output.b_bias:
+            raise VerificationFailed("model.opening", f"output {output.name!r}: not {d} weights within the bounds")
+        try:
+            C_W = ARKWORKS.encode(key.commit(found.values, found.rho))
+        except UsageError as error:
+            raise VerificationFailed("model.opening", f"output {output.name!r}: {error}") from error
+        if output.commitment != C_W:
+            raise VerificationFailed("model.opening", f"output {output.name!r}: C_W commits to other weights")
