@@ -7,11 +7,12 @@ about what was proved.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
-from api.entries import BodyT, Key, Model, Prediction, Records, Reference
+from api.entries import BodyT, Key, Model, Prediction, PredictionProof, Records, Reference
+from privacy import attestation
 from privacy.ckks.canonical import decode_public_key
 from privacy.ckks.evaluation_proof import EvaluationStatement
 from privacy.ckks.evaluation_proof import OutputStatement as CommittedOutput
@@ -32,6 +33,7 @@ __all__ = [
     "evaluation_statement",
     "model_statement",
     "parameters_of",
+    "predicate",
     "proof_groups",
     "verify_key_entry",
     "verify_model_entry",
@@ -218,3 +220,46 @@ def check_coverage(prediction: Prediction, records: Records, outputs: int) -> No
             covered |= {(block, output) for output in proof.outputs}
     if covered != {(block, output) for block in range(blocks) for output in range(outputs)}:
         raise VerificationFailed("prediction.coverage", "not every block is answered under every output")
+
+
+def predicate(
+    entry: Callable[[int], bytes],
+    index: int,
+    prediction: Prediction,
+    records: Records,
+    *,
+    issued_at: str,
+    request_nonce: bytes,
+) -> attestation.Predicate:
+    """What the attestation of the prediction in entry `index` must say; `entry` gives the bytes of an entry.
+
+    The server signs this and the auditor compares with it, field by field.
+    """
+
+    def reference(number: int) -> attestation.LedgerReference:
+        return attestation.LedgerReference.to(number, entry(number))
+
+    def covers(proof: PredictionProof) -> attestation.Coverage:
+        positions = attestation.Positions.declare(records.packing, records.d, proof.count)
+        return attestation.Coverage(
+            proof.first_block, proof.blocks, proof.outputs, positions, proof.results, proof.blur_bits
+        )
+
+    bound = prediction.error_bound
+    return attestation.Predicate(
+        prediction=reference(index),
+        model=reference(prediction.model.index),
+        records=reference(prediction.records.index),
+        key=reference(prediction.key.index),
+        scheme="ckks",
+        parameter_set=records.parameter_set,
+        proofs=tuple(
+            attestation.ProofReference(
+                attestation.PROOF_SYSTEM, proof.digest, attestation.PROOF_MEDIA_TYPE, proof.size, covers(proof)
+            )
+            for proof in prediction.proofs
+        ),
+        error_bound=attestation.ErrorBound(bound.error, bound.scale_bits, bound.grid_bits),
+        issued_at=issued_at,
+        request_nonce=request_nonce,
+    )

@@ -15,7 +15,15 @@ import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from api.binding import Located, ProofGroup, check_coverage, evaluation_statement, parameters_of, proof_groups
+from api.binding import (
+    Located,
+    ProofGroup,
+    check_coverage,
+    evaluation_statement,
+    parameters_of,
+    predicate,
+    proof_groups,
+)
 from api.blobs import BlobStore
 from api.consistency import ConsistencyProof
 from api.entries import (
@@ -276,41 +284,8 @@ def attest(
     """The signed attestation of the prediction in ledger entry `index`, by its author's key."""
     prediction = registry.get(index, Prediction).body
     records = registry.resolve(prediction.records, Records).body
-
-    def reference(to: Reference) -> attestation.LedgerReference:
-        return attestation.LedgerReference.to(to.index, log.entry(to.index))
-
-    proofs = tuple(
-        attestation.ProofReference(
-            system=attestation.PROOF_SYSTEM,
-            digest=proof.digest,
-            media_type=attestation.PROOF_MEDIA_TYPE,
-            size=proof.size,
-            covers=attestation.Coverage(
-                first_block=proof.first_block,
-                blocks=proof.blocks,
-                outputs=proof.outputs,
-                positions=attestation.Positions.declare(records.packing, records.d, proof.count),
-                results=proof.results,
-                blur_bits=proof.blur_bits,
-            ),
-        )
-        for proof in prediction.proofs
-    )
-    bound = prediction.error_bound
-    predicate = attestation.Predicate(
-        prediction=attestation.LedgerReference.to(index, log.entry(index)),
-        model=reference(prediction.model),
-        records=reference(prediction.records),
-        key=reference(prediction.key),
-        scheme="ckks",
-        parameter_set=records.parameter_set,
-        proofs=proofs,
-        error_bound=attestation.ErrorBound(bound.error, bound.scale_bits, bound.grid_bits),
-        issued_at=issued_at,
-        request_nonce=request_nonce,
-    )
-    return attestation.sign_statement(predicate, private_key)
+    said = predicate(log.entry, index, prediction, records, issued_at=issued_at, request_nonce=request_nonce)
+    return attestation.sign_statement(said, private_key)
 
 
 # -- bundle -----------------------------------------------------------------------------------------------------------

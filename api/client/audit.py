@@ -22,7 +22,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields, replace
+from dataclasses import fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Final, TypeVar
@@ -302,7 +302,15 @@ class _Audit:
     def _check_attestation(self) -> str:
         statement = att.verify_envelope(self._reader.attestation(), self._server.public_key)
         self._predicate = found = statement.predicate
-        expected = self._expected_predicate(found)
+        # What it must say follows from the ledger alone; its time and nonce are its own.
+        expected = binding.predicate(
+            self._entry_bytes.__getitem__,
+            self._prediction.reference.index,
+            self._prediction.body,
+            self._records.body,
+            issued_at=found.issued_at,
+            request_nonce=found.request_nonce,
+        )
         for field in fields(att.Predicate):
             if getattr(found, field.name) != getattr(expected, field.name):
                 name = field.name.replace("_", "-")
@@ -313,35 +321,6 @@ class _Audit:
         if until is not None and parse_timestamp(until) < parse_timestamp(found.issued_at):
             raise VerificationFailed("policy.expired", f"the records were to be used until {until}, not later")
         return f"The attestation is signed by server {self._server.name!r} and says what the log says."
-
-    def _expected_predicate(self, found: att.Predicate) -> att.Predicate:
-        """What the attestation must say, from the ledger alone; its time and nonce are its own."""
-        prediction, records = self._prediction.body, self._records.body
-
-        def reference(located: Located[Body]) -> att.LedgerReference:
-            return att.LedgerReference.to(located.reference.index, self._entry_bytes[located.reference.index])
-
-        def covers(proof: PredictionProof) -> att.Coverage:
-            positions = att.Positions.declare(records.packing, records.d, proof.count)
-            return att.Coverage(
-                proof.first_block, proof.blocks, proof.outputs, positions, proof.results, proof.blur_bits
-            )
-
-        bound = prediction.error_bound
-        return replace(
-            found,
-            prediction=reference(self._prediction),
-            model=reference(self._model),
-            records=reference(self._records),
-            key=reference(self._key),
-            scheme="ckks",
-            parameter_set=records.parameter_set,
-            proofs=tuple(
-                att.ProofReference(att.PROOF_SYSTEM, p.digest, att.PROOF_MEDIA_TYPE, p.size, covers(p))
-                for p in prediction.proofs
-            ),
-            error_bound=att.ErrorBound(bound.error, bound.scale_bits, bound.grid_bits),
-        )
 
     # 7 head: the ledger head that the prediction names is a past of the checkpoint; nothing was revoked under it.
     def _check_head(self) -> str:
