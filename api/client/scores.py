@@ -1,0 +1,85 @@
+"""What a clinic reads at the end: verified, then decrypted answers of its own patients."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from api.client.files import write_private
+from api.client.prediction import VerifiedPrediction
+from privacy.ckks.keys import ClinicKeys
+from privacy.errors import UsageError, VerificationFailed
+from privacy.models.linear import Link, apply_link
+
+__all__ = ["Scores", "decrypt"]
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Answers of a verified prediction, one row a patient, one column an output. Secret: `repr` shows none.
+
+    `raw` float64 (patients, outputs) in answer units, `values` the same read through the model's link (probabilities
+    for `logit` and `softmax`). `error_bounds[o]`: no raw answer of output o is further from the float model.
+    Raw answers never leave the clinic (docs/spec/protocol.md, section 6).
+    """
+
+    ids: tuple[str, ...] = field(repr=False)
+    outputs: tuple[str, ...]
+    links: tuple[Link, ...]
+    raw: NDArray[np.float64] = field(repr=False)
+    error_bounds: tuple[Fraction, ...]
+    verified: VerifiedPrediction = field(repr=False)
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """Answers as a person reads them, float64 (patients, outputs)."""
+        if self.links[0] == "softmax":
+            return apply_link("softmax", self.raw)
+        return np.column_stack([apply_link(link, self.raw[:, o]) for o, link in enumerate(self.links)])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def to_csv(self, path: Path) -> None:
+        """Write `id` and one column an output (`values`) for the clinic's own use, mode 0600. Raises OSError."""
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow(["id", *self.outputs])
+        for patient, row in zip(self.ids, self.values.tolist(), strict=True):
+            writer.writerow([patient, *map(repr, row)])
+        write_private(path, text.getvalue().encode("utf-8"))
+
+
+def decrypt(verified: VerifiedPrediction, keys: ClinicKeys, ids: Sequence[str]) -> Scores:
+    """Decrypt a verified prediction that was made under `keys`; there is no other way to decrypt one.
+
+    The caller has checked that the records are its own, of patients `ids`. Raises VerificationFailed
+    (`clinic.key`, or `bundle.blob-digest` for a file that was changed since), DecodeError, OSError.
+    """
+    if not isinstance(verified, VerifiedPrediction):
+        raise UsageError("only a VerifiedPrediction is decrypted: verify the bundle first")
+    key = verified.key.body
+    if (key.clinic, key.number, key.p0) != (keys.clinic_id, keys.number, keys.public.digest):
+        raise VerificationFailed("clinic.key", "the prediction was made under another key")
+    if len(ids) != verified.count:
+        raise VerificationFailed("clinic.records", f"{verified.count} answers for {len(ids)} patients")
+    outputs = verified.output_names
+    raw = np.full((verified.count, len(outputs)), np.nan)
+    for result in verified.results():
+        answers = keys.decrypt(result.ciphertext)
+        raw[result.first_patient : result.first_patient + len(answers), result.output] = answers
+    if bool(np.isnan(raw).any()):
+        raise VerificationFailed("prediction.coverage", "a patient has no answer")
+    raw.flags.writeable = False
+    bounds = tuple(verified.error_bound(output) for output in range(len(outputs)))
+    # The model's certificate was verified, which refuses unknown links and softmax beside others.
+    links = cast("tuple[Link, ...]", tuple(output.link for output in verified.model.body.outputs))
+    return Scores(tuple(ids), outputs, links, raw, bounds, verified)

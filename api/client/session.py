@@ -1,0 +1,184 @@
+"""What clinics and owners share: a folder, an identity registered on a log that they trust, and a server to talk to.
+
+Entries are believed when the log's key, trusted beforehand, has signed a head that includes them; the server's word is
+not enough, not even for one's own entries.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self, TypeVar
+
+import httpx
+
+from api.binding import Located
+from api.client.files import private_folder, read_private, write_private
+from api.client.identity import Identity, Role
+from api.client.transport import Server
+from api.client.trust import TrustStore
+from api.entries import AnyEntry, Body, Model, Party, Reference, Revocation, decode_entry, verify_signature
+from ledger import TlogProof
+from ledger import errors as ledger_errors
+from privacy.canonical_json import Codec
+from privacy.errors import DecodeError, UsageError, VerificationFailed
+from privacy.models.schema import Schema
+
+__all__ = ["Session", "load_reference", "log_errors"]
+
+BodyT = TypeVar("BodyT", bound=Body)
+
+REFERENCE: Final = Codec(Reference, "reference", 1 << 12)
+_MAX_ENTRY: Final = 65_535
+
+
+@contextlib.contextmanager
+def log_errors() -> Iterator[None]:
+    """Errors of the ledger package in the terms of the privacy package."""
+    try:
+        yield
+    except ledger_errors.VerificationFailed as error:
+        raise VerificationFailed(error.check, error.detail) from error
+    except ledger_errors.DecodeError as error:
+        raise DecodeError(error.what, error.reason) from error
+    except ledger_errors.UsageError as error:
+        raise UsageError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class Session:
+    """A registered party in `folder`, its server, and the logs it trusts (kept in the folder too)."""
+
+    identity: Identity
+    server: Server
+    trust: TrustStore
+
+    @property
+    def folder(self) -> Path:
+        """Where everything is kept, mode 0700."""
+        return self.identity.folder
+
+    @classmethod
+    def begin(
+        cls, folder: Path, role: Role, name: str, url: str, log_key: str | None, client: httpx.Client | None
+    ) -> Self:
+        """Trust the log, make an identity and register it; whatever was done before is not done again.
+
+        `log_key` is the verifier key of the server's log, from its operator by another way than this server. It is
+        needed once. Raises UsageError, VerificationFailed, DecodeError, ServerError.
+        """
+        private_folder(folder)
+        trust = TrustStore(folder / "trust")
+        server = Server(url, client=client)
+        health = server.health()
+        with log_errors():
+            if log_key is not None:
+                trust.add(log_key)
+            if trust.find(health.origin) is None:
+                raise UsageError(
+                    f"the log {health.origin!r} of {url} is not trusted yet: compare the key {health.log_key!r} with "
+                    "what its operator published elsewhere, then give it as log_key (--log-key)"
+                )
+        identity = Identity.create(folder, role, name, server.url, health.origin)
+        session = cls(identity, server.signing_as(identity), trust)
+        if identity.party is None:
+            entry = identity.party_entry()
+            reference = session.server.register(entry)
+            session.check_logged(reference, entry)
+            identity = identity.registered(reference)
+        return cls(identity, server.signing_as(identity), trust)
+
+    @classmethod
+    def resume(cls, folder: Path, role: Role, url: str | None, client: httpx.Client | None) -> Self:
+        """The session of a folder that `begin` made. Raises UsageError, DecodeError."""
+        if not folder.is_dir():
+            raise UsageError(f"{folder} is no folder of a {role}: make one with init")
+        identity = Identity.load(private_folder(folder))
+        if identity.role != role:
+            raise UsageError(f"{folder} belongs to the {identity.role} {identity.name!r}, not to a {role}")
+        server = Server(url or identity.server, identity, client=client)
+        return cls(identity, server, TrustStore(folder / "trust"))
+
+    def check_logged(self, reference: Reference, entry: bytes) -> None:
+        """Raise VerificationFailed unless the trusted log includes `entry` where `reference` says."""
+        with log_errors():
+            verifier = self.trust.find(self.identity.origin)
+            if verifier is None:
+                raise VerificationFailed("log.untrusted", f"no trusted key for the log {self.identity.origin!r}")
+            proof = TlogProof.parse(self.server.proof(reference.index))
+            if proof.index != reference.index:
+                raise VerificationFailed("log.index", f"asked for entry {reference.index}, got {proof.index}")
+            verified = proof.verify(entry, verifier, self.identity.origin)
+            self.trust.observe(verified.head, self.server.consistency)
+        if Reference(verified.index, verified.leaf_hash) != reference:
+            raise VerificationFailed("entry.reference", f"entry {reference.index} has another leaf hash")
+
+    def log_once(self, body: Body, folder: Path, name: str) -> Reference:
+        """Log an entry unless `folder` says that it was logged; its bytes are kept before it is sent.
+
+        After a crash the same bytes are sent again, which a server answers with the entry that it has. Raises
+        UsageError if the folder is about an entry with another body.
+        """
+        done, pending = folder / f"{name}.reference.json", folder / f"{name}.entry.json"
+        if not pending.exists():
+            write_private(pending, self.identity.sign(body))
+        entry = read_private(pending, _MAX_ENTRY, "entry")
+        if decode_entry(entry).body != body:
+            raise UsageError(f"{pending} was written with other settings: repeat it with the same ones")
+        if done.exists():
+            return load_reference(done)
+        reference = self.server.append(entry)
+        self.check_logged(reference, entry)
+        write_private(done, REFERENCE.encode(reference))
+        return reference
+
+    def fetch(self, index: int) -> tuple[Reference, AnyEntry]:
+        """Entry `index` of the trusted log, its inclusion and its author's signature checked."""
+        data = self.server.entry(index)
+        reference = Reference.to(index, data)
+        self.check_logged(reference, data)
+        entry = decode_entry(data)
+        party = entry.body
+        if entry.author is not None:
+            author = self.server.entry(entry.author.index)
+            self.check_logged(entry.author, author)
+            party = decode_entry(author).body
+        if not isinstance(party, Party):
+            raise VerificationFailed("entry.author", f"the author of entry {index} is no party")
+        verify_signature(entry, party.public_key)
+        return reference, entry
+
+    def model(self, which: str | int | Located[Model]) -> Located[Model]:
+        """A model by index, or the newest by name ("heart", or "heart 2" with its version); checked against the log.
+
+        Raises UsageError if there is none, VerificationFailed, DecodeError, ServerError.
+        """
+        if isinstance(which, Located):
+            return which
+        if isinstance(which, str):
+            rows = [m for m in self.server.models() if which in (m.name, f"{m.name} {m.version}") and not m.revoked]
+            if not rows:
+                raise UsageError(f"the server has no model {which!r}")
+            which = max(row.index for row in rows)
+        reference, entry = self.fetch(which)
+        if not isinstance(entry.body, Model):
+            raise UsageError(f"entry {which} is no model")
+        return Located(reference, entry.body)
+
+    def schema(self, model: Located[Model]) -> Schema:
+        """The schema of a model, fetched by digest."""
+        return Schema.decode_json(self.server.blob(model.body.schema))
+
+    def revoke(self, target: Reference, reason: str) -> Reference:
+        """Withdraw a key, model or records entry of one's own, from now on."""
+        entry = self.identity.sign(Revocation(target, reason))
+        reference = self.server.append(entry)
+        self.check_logged(reference, entry)
+        return reference
+
+
+def load_reference(path: Path) -> Reference:
+    """A reference that `Session.log_once` kept. Raises UsageError, DecodeError."""
+    return REFERENCE.decode(read_private(path, 1 << 12, "reference"))
