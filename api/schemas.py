@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,7 +17,6 @@ __all__ = [
     "Digests",
     "ErrorBody",
     "ErrorDetail",
-    "ExposureResponse",
     "Health",
     "JobResponse",
     "Location",
@@ -30,6 +30,19 @@ __all__ = [
 ]
 
 _LEAF = "9f3c" * 16
+_MODEL: dict[str, Any] = {
+    "index": 2,
+    "leaf": _LEAF,
+    "name": "risk",
+    "version": "1.0",
+    "owner": "oncology-lab",
+    "parameter_set": "linear-4096",
+    "schema_digest": _LEAF,
+    "grid_bits": 6,
+    "outputs": [{"name": "malignant", "link": "logit", "b": 28, "b_bias": 62}],
+    "ready": True,
+    "revoked": False,
+}
 _JOB = "5d41402abc4b2a76b9719d911017c592"
 
 Index = Annotated[int, Field(ge=0, le=2**53 - 1)]
@@ -167,21 +180,9 @@ class ModelOutputResponse(BaseModel):
 
 
 class ModelSummary(BaseModel):
-    """A published model. `ready`: this server can predict with it. `revoked_by`: the entry that withdrew it."""
+    """A published model. `ready`: this server can predict with it. `revoked`: its owner withdrew it."""
 
-    model_config = _example(
-        index=2,
-        leaf=_LEAF,
-        name="risk",
-        version="1.0",
-        owner="oncology-lab",
-        parameter_set="linear-4096",
-        schema_digest=_LEAF,
-        grid_bits=6,
-        outputs=[{"name": "malignant", "link": "logit", "b": 28, "b_bias": 62}],
-        ready=True,
-        revoked_by=None,
-    )
+    model_config = _example(**_MODEL)
 
     index: Index
     leaf: Hex32
@@ -193,10 +194,10 @@ class ModelSummary(BaseModel):
     grid_bits: int
     outputs: list[ModelOutputResponse]
     ready: bool
-    revoked_by: Index | None
+    revoked: bool
 
     @classmethod
-    def of(cls, model: Logged[Model], owner: str, ready: bool, revoked_by: int | None, **more: Any) -> ModelSummary:
+    def of(cls, model: Logged[Model], owner: str, ready: bool, revoked: bool, **more: Any) -> ModelSummary:
         body = model.body
         return cls(
             index=model.reference.index,
@@ -209,7 +210,7 @@ class ModelSummary(BaseModel):
             grid_bits=body.grid_bits,
             outputs=[ModelOutputResponse(name=o.name, link=o.link, b=o.b, b_bias=o.b_bias) for o in body.outputs],
             ready=ready,
-            revoked_by=revoked_by,
+            revoked=revoked,
             **more,
         )
 
@@ -218,7 +219,7 @@ class ModelDetail(ModelSummary):
     """A published model with its card and the digests of its schema and certificate."""
 
     model_config = _example(
-        **ModelSummary.model_config["json_schema_extra"]["examples"][0],  # type: ignore[index,call-overload]
+        **_MODEL,
         certificate=_LEAF,
         card={"purpose": "research"},
         zero_weights=[{"output": 0, "feature": 3}],
@@ -233,6 +234,7 @@ class Row(BaseModel):
     """Bits released to one clinic of one output of one model.
 
     `recoverable`: more bits were released than the output has, so its weights may be solved for.
+    `cap_bits`: what the operator allows, null if he only shows exposure.
     """
 
     model_config = _example(
@@ -245,6 +247,7 @@ class Row(BaseModel):
         model_bits=933,
         share=27.44,
         recoverable=True,
+        cap_bits=None,
     )
 
     clinic: str
@@ -256,9 +259,10 @@ class Row(BaseModel):
     model_bits: int
     share: float
     recoverable: bool
+    cap_bits: float | None
 
     @classmethod
-    def of(cls, row: ExposureRow) -> Row:
+    def of(cls, row: ExposureRow, cap: Fraction | None) -> Row:
         return cls(
             clinic=row.clinic,
             model=row.model.index,
@@ -269,16 +273,8 @@ class Row(BaseModel):
             model_bits=row.exposure.model_bits,
             share=float(row.exposure.share),
             recoverable=row.exposure.recoverable,
+            cap_bits=None if cap is None else float(cap * row.exposure.model_bits),
         )
-
-
-class ExposureResponse(BaseModel):
-    """Rows recounted from the ledger, and the cap as a fraction of a model's bits (null: exposure is only shown)."""
-
-    model_config = _example(rows=[], cap=None)
-
-    rows: list[Row]
-    cap: float | None
 
 
 def error_body(problem: Problem) -> dict[str, Any]:

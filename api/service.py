@@ -73,7 +73,9 @@ class Service:
         for name in ("models", "admitted"):
             (data / name).mkdir(exist_ok=True, mode=0o700)
         with ExitStack() as undo:
-            self.log = undo.enter_context(_open_log(data, settings.origin))
+            signer = _log_key(data / "log.key", settings.origin)
+            self.verifier = signer.verifier
+            self.log = undo.enter_context(_open_log(data / "ledger.sqlite", signer))
             shutil.rmtree(data / "tmp", ignore_errors=True)
             (data / "tmp").mkdir(mode=0o700)
             self.blobs = BlobStore(data / "blobs", settings.min_free_bytes)
@@ -345,13 +347,16 @@ def _planned_bits(context: Context, plan: tuple[PlannedProof, ...]) -> dict[int,
     return bits_of_groups(context.records.body, context.model.body, covers)
 
 
-def _open_log(data: Path, origin: str) -> Log:
-    key_path, path = data / "log.key", data / "ledger.sqlite"
-    if not key_path.exists():
-        Signer.generate(origin).save(key_path)
-    signer = Signer.load(key_path)
+def _log_key(path: Path, origin: str) -> Signer:
+    if not path.exists():
+        Signer.generate(origin).save(path)
+    signer = Signer.load(path)
     if signer.name != origin:
-        raise UsageError(f"the ledger in {data} is {signer.name!r}, not {origin!r}: its origin never changes")
+        raise UsageError(f"the ledger of {path} is {signer.name!r}, not {origin!r}: its origin never changes")
+    return signer
+
+
+def _open_log(path: Path, signer: Signer) -> Log:
     if path.exists() and path.stat().st_size > 0:
         return Log.open(path, signer)
     return Log.create(path, signer)
@@ -394,7 +399,7 @@ def _admission(data: Path, party: Party) -> Path:
 def admit_party(data: Path, entry: bytes) -> Party:
     """Admit the key of a party entry to a server with closed registration, running or not; its holder then registers.
 
-    Raises DecodeError, VerificationFailed(`entry.signature`), UsageError for any other entry than a clinic's or owner's.
+    Raises DecodeError, VerificationFailed(`entry.signature`), UsageError unless it is the entry of a clinic or owner.
     """
     decoded = decode_entry(entry)
     if not isinstance(decoded.body, Party) or decoded.body.role == "server":

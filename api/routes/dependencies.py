@@ -115,10 +115,8 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI text of the errors of a route."""
     found: dict[int | str, dict[str, Any]] = {}
     for status in (422, *statuses):
-        row = next(row for row in ERRORS.values() if row.status == status)
-        names = sorted(
-            {r.type for r in ERRORS.values() if r.status == status} | ({"unusable"} if status == 422 else set())
-        )
+        rows = [row for row in ERRORS.values() if row.status == status]
+        row, names = rows[0], sorted({row.type for row in rows})
         example = {"type": row.type, "check": None, "message": "...", "hint": row.hint, "details": None}
         found[status] = {
             "model": ErrorBody,

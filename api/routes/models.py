@@ -10,7 +10,7 @@ from api.entries import Model
 from api.exposure import recount
 from api.registry import Logged
 from api.routes.dependencies import EntryIndex, ServiceOf, SignedBody, binary_body, errors, signed_body
-from api.schemas import ExposureResponse, Location, ModelDetail, ModelSummary, Row
+from api.schemas import Location, ModelDetail, ModelSummary, Row
 from api.service import Service
 
 __all__ = ["router"]
@@ -22,7 +22,7 @@ def _facts(service: Service, model: Logged[Model]) -> dict[str, Any]:
     return {
         "owner": service.registry.author_of(model.reference.index).body.name,
         "ready": service.has_opening(model.reference),
-        "revoked_by": service.registry.revocation(model.reference),
+        "revoked": service.registry.revocation(model.reference) is not None,
     }
 
 
@@ -70,11 +70,9 @@ def get_exposure(
     service: ServiceOf,
     clinic: Annotated[str | None, Query(max_length=128, description="Name of a clinic.", examples=["clinic-a"])] = None,
     model: Annotated[int | None, Query(ge=0, le=2**53 - 1, description="Index of a model entry.")] = None,
-) -> ExposureResponse:
+) -> list[Row]:
     """Bits released per clinic, model and output, recounted from the ledger, against the bits of the output.
 
     A cohort that releases more bits than an output has gives that output to its clinic: `recoverable` says so.
     """
-    cap = service.settings.exposure_cap
-    rows = [Row.of(row) for row in recount(service.registry, clinic, model)]
-    return ExposureResponse(rows=rows, cap=None if cap is None else float(cap))
+    return [Row.of(row, service.settings.exposure_cap) for row in recount(service.registry, clinic, model)]

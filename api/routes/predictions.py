@@ -57,7 +57,7 @@ def get_job(
     job: Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="Id of the job.", examples=["5d41402a" * 4])],
     service: ServiceOf,
 ) -> JobResponse:
-    """State and progress. When `done`, `prediction` is the index of its ledger entry; when `failed`, `error` says why."""
+    """State and progress. Once `done`, `prediction` is the index of its entry; once `failed`, `error` says why."""
     return JobResponse.of(service.jobs.get(job))
 
 
