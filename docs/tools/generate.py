@@ -15,11 +15,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "tools")]
 
-import examples  # noqa: E402
-import tables  # noqa: E402
+import doc_examples  # noqa: E402
+import doc_reference  # noqa: E402
+import doc_tables  # noqa: E402
 
-PARTS: Mapping[str, Callable[[], str]] = {**tables.PARTS, **examples.PARTS}
-DOCUMENTS = ("docs/spec/protocol.md", "docs/spec/formats.md", "docs/threat-model.md")
+PARTS: Mapping[str, Callable[[], str]] = {**doc_tables.PARTS, **doc_examples.PARTS, **doc_reference.PARTS}
+DOCUMENTS = ("docs/spec/protocol.md", "docs/spec/formats.md", "docs/threat-model.md", "docs/reference.md")
 
 _PART = re.compile(r"(<!-- generated: (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
 

@@ -1,7 +1,7 @@
 """Rewrite the line counts in SECURITY.md: `python docs/tools/line_counts.py`, or `--check` to compare only.
 
 Every table row of SECURITY.md that begins with a file name in back quotes gets that file's number of lines in its
-second column; the row `all` gets the sum.
+second column; a row `all` gets the sum of the rows above it in its table.
 """
 
 from __future__ import annotations
@@ -30,15 +30,18 @@ def lines_of(path: str) -> int:
 
 def rewritten(text: str) -> str:
     """SECURITY.md with today's counts."""
-    total = sum(lines_of(path) for path in counted_files(text))
-    out = []
+    out, total = [], 0
     for line in text.splitlines():
         row, sums = _ROW.match(line), _TOTAL.match(line)
         if row:
-            line = f"| `{row['path']}` | {lines_of(row['path'])} |{row['rest']}"
+            count = lines_of(row["path"])
+            total += count
+            out.append(f"| `{row['path']}` | {count} |{row['rest']}")
         elif sums:
-            line = f"| all | {total} |{sums['rest']}"
-        out.append(line)
+            out.append(f"| all | {total} |{sums['rest']}")
+            total = 0
+        else:
+            out.append(line)
     return "\n".join(out) + "\n"
 
 
