@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 
 from api.errors import ApiError, Problem, RateLimited, describe
 from api.routes import blobs, entries, ledger, models, parties, predictions
-from api.schemas import PredictionRequest, error_body
+from api.schemas import ErrorBody, PredictionRequest, error_body
 from api.service import Service
 from api.settings import Settings
 from api.version import VERSION
@@ -87,9 +87,13 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document, with the schema of the one body that routes read themselves."""
+    """The OpenAPI document, with the schemas that routes name and do not return."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        document["components"]["schemas"]["PredictionRequest"] = PredictionRequest.model_json_schema()
+        schemas = document["components"]["schemas"]
+        for model in (PredictionRequest, ErrorBody):
+            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas.update(schema.pop("$defs", {}))
+            schemas[model.__name__] = schema
         app.openapi_schema = document
     return app.openapi_schema

@@ -13,7 +13,6 @@ from starlette.concurrency import run_in_threadpool
 from api.entries import Party
 from api.errors import ERRORS, NotPermitted, TooLarge
 from api.registry import Logged
-from api.schemas import ErrorBody
 from api.service import Service
 from api.settings import Settings
 from api.signing import NONCE_HEADER, PARTY_HEADER, SIGNATURE_HEADER, TIME_HEADER, parse_signed_request
@@ -30,6 +29,7 @@ __all__ = [
 ]
 
 _LARGEST = 2**53 - 1
+_ERROR_SCHEMA = {"$ref": "#/components/schemas/ErrorBody"}
 
 
 def _service(request: Request) -> Service:
@@ -119,8 +119,7 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
         row, names = rows[0], sorted({row.type for row in rows})
         example = {"type": row.type, "check": None, "message": "...", "hint": row.hint, "details": None}
         found[status] = {
-            "model": ErrorBody,
             "description": " or ".join(names),
-            "content": {"application/json": {"example": {"error": example}}},
+            "content": {"application/json": {"schema": _ERROR_SCHEMA, "example": {"error": example}}},
         }
     return found
