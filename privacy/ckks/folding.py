@@ -33,7 +33,9 @@ LIMBS: Final = 17
 _SCALAR_LIMBS: Final = 16
 _LIMB: Final = 1 << LIMB_BITS
 _INPUT_LIMB_BITS: Final = 18
+_INPUT_LIMIT: Final = (1 << 2 * _INPUT_LIMB_BITS) + (1 << _INPUT_LIMB_BITS)
 _KEY_LIMBS: Final = 3
+_KEY_BITS: Final = 37
 CORRELATION_LIMBS: Final = LIMBS + _KEY_LIMBS - 1
 _EXACT: Final = 1 << 53
 
@@ -80,10 +82,12 @@ def contract(folded: FloatArray, arrays: npt.NDArray[np.uint64]) -> list[int]:
     """sum over every axis but the first of `arrays` times the folded form: one signed integer an array.
 
     folded: (..., LIMBS, n) with |limb| <= 2^15; arrays: (m, ..., n), entries below 2^36 + 2^18. Limbs of 18 bits
-    make terms below 2^34, and at most 2^18 of them are added: below 2^53.
+    make terms of at most 2^33, and at most 2^19 of them are added: below 2^53, in any order.
+
+    Raises UsageError for anything larger: it would be rounded without a trace.
     """
     m, terms = arrays.shape[0], arrays[0].size
-    if terms << (LIMB_BITS - 1 + _INPUT_LIMB_BITS + 1) > _EXACT:
+    if terms << (LIMB_BITS - 1 + _INPUT_LIMB_BITS + 1) > _EXACT or int(arrays.max()) >= _INPUT_LIMIT:
         raise UsageError(f"a contraction over {terms} coordinates is not exact in double precision")
     flat = arrays.reshape(m, terms)
     split = np.empty((2, m, terms))
@@ -99,15 +103,17 @@ def correlate(folded: FloatArray, polynomials: npt.NDArray[np.uint64]) -> IntArr
     """alpha with <alpha, u> = sum_l <Z_l, p_l u mod X^N+1> for every integer vector u, as CORRELATION_LIMBS limbs a
     coefficient: shape (CORRELATION_LIMBS, N), |limb| < 2^45, for `recombine`.
 
-    folded: (L, LIMBS, N); polynomials: (L, N) with entries below 2^47. alpha = sum_l Z_l p_l(1/X).
+    folded: (L, LIMBS, N); polynomials: (L, N) with entries below 2^37. alpha = sum_l Z_l p_l(1/X).
 
     Exactness: one negacyclic product on n = N/2 complex points has error below |x|_2 |y|_2 2^-45.5 for N <= 4096
     (privacy/ckks/polynomial.py has the bound and its source). Balanced limbs give |x|_2, |y|_2 <= 2^15 sqrt(N) =
     2^21, and at most 2 L products of full limbs meet in one output (the third limb of a 37-bit residue is below
     2^6): L = 2 gives less than 4.1 * 2^(42-45.5) < 0.37 < 1/2.
+
+    Raises UsageError for anything larger: it would be rounded without a trace.
     """
     L, N = polynomials.shape
-    if N > 4096 or L > 2:
+    if N > 4096 or L > 2 or int(polynomials.max()) >> _KEY_BITS:
         raise UsageError(f"correlation of {L} primes at degree {N} has no proven rounding bound")
     reverse = np.empty((L, N), dtype=np.int64)
     reverse[:, 0] = polynomials[:, 0]
