@@ -16,7 +16,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from api.errors import ApiError, Problem, RateLimited, describe
+from api.errors import ApiError, Problem, RateLimited, TooLarge, describe
 from api.routes import blobs, entries, ledger, models, parties, predictions
 from api.schemas import ErrorBody, PredictionRequest, error_body
 from api.service import Service
@@ -66,7 +66,11 @@ async def _on_error(request: Request, error: Exception) -> JSONResponse:
     problem = describe(error)
     if problem.incident is not None:
         _LOGGER.error("%s %s: %s", request.method, request.url.path, problem.message, exc_info=error)
-    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, RateLimited) else None
+    headers = {}
+    if isinstance(error, RateLimited):
+        headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, TooLarge):
+        headers["Connection"] = "close"  # what is still coming is not read
     return _response(problem, headers)
 
 
