@@ -138,16 +138,24 @@ class Forger:
         entry = decode_entry(self._entries[records.index])
         if not isinstance(entry.body, Records):
             raise TypeError("the prediction's records are no records entry")  # unreachable in an honest bundle
-        moved_key = Reference(records.index, key.leaf)
-        new_records = sign_entry(replace(entry.body, key=moved_key), entry.author, self._clinic_key)
+
+        def moved(index: int) -> int:
+            """Where an entry stands once the key entry has changed places with everything up to the records."""
+            if index == key.index:
+                return records.index
+            return index - 1 if key.index < index <= records.index else index
+
+        late_key = Reference(moved(key.index), key.leaf)
+        new_records = sign_entry(replace(entry.body, key=late_key), entry.author, self._clinic_key)
         entries = list(self._entries)
-        del entries[key.index]
-        entries[records.index - 1] = new_records
-        entries.insert(records.index, self._entries[key.index])
-        body = replace(self._prediction, key=moved_key, records=Reference.to(records.index - 1, new_records))
+        entries[records.index] = new_records
+        entries.insert(records.index, entries.pop(key.index))
+        model = Reference(moved(self._prediction.model.index), self._prediction.model.leaf)
+        body = replace(
+            self._prediction, key=late_key, model=model, records=Reference.to(moved(records.index), new_records)
+        )
         with self._open_log("late-key", entries) as log:
-            members = (self._members - {key.index, records.index}) | {records.index - 1, records.index}
-            return self._log_and_write("late-key", log, body, members=members)
+            return self._log_and_write("late-key", log, body, members={moved(i) for i in self._members})
 
     def foreign_ledger(self) -> Path:
         """The same entries in a ledger of the same name under a key of the attacker's."""

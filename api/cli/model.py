@@ -1,0 +1,128 @@
+"""sealproof model: publish a model without its weights, answer for it, say what is public about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from api.cli.common import Folder, Json, LogKey, ModelName, log_key_text, model_argument, out, print_json, progress
+from api.client.owner import Owner
+from privacy.errors import UsageError
+from privacy.models.artefact import load_model
+from privacy.models.schema import Schema
+
+app = typer.Typer(help="A model owner: publish, audit, policy, revoke.", no_args_is_help=True)
+
+DEFAULT = Path("owner")
+
+
+@app.command()
+def init(
+    name: Annotated[str, typer.Argument(help="Name on the ledger, such as heart-lab.")],
+    server: Annotated[str, typer.Option(help="Address of the server.")],
+    log_key: LogKey = None,
+    folder: Folder = DEFAULT,
+) -> None:
+    """Register a model owner.
+
+    Example: sealproof model init heart-lab --server http://localhost:8000 --log-key log.vkey
+    """
+    owner = Owner.init(folder, server, name, log_key=log_key_text(log_key))
+    out.print(f"model owner {owner.session.identity.name} registered. Keep {folder} secret.")
+
+
+@app.command()
+def publish(
+    file: Annotated[Path, typer.Argument(help="Model file, written by privacy.models.artefact.save_model.")],
+    schema: Annotated[Path, typer.Option("--schema", "-s", help="Schema that the model file must be for.")],
+    version: Annotated[str, typer.Option(help="Version on the ledger.")] = "1",
+    weight_bits: Annotated[int | None, typer.Option(help="Public bound: weights below 2^(bits-24).")] = None,
+    bias_bits: Annotated[int | None, typer.Option(help="Public bound: bias below 2^(bits-58).")] = None,
+    zero: Annotated[list[str] | None, typer.Option(help="Feature to prove unused; may be repeated.")] = None,
+    card: Annotated[list[str] | None, typer.Option(help="Line of the model card, key=value.")] = None,
+    folder: Folder = DEFAULT,
+    as_json: Json = False,
+) -> None:
+    """Quantise, commit, certify and log a model. Its weights are nowhere on the ledger.
+
+    Example: sealproof model publish heart.json --schema heart-schema.json --card intended-use=screening
+    """
+    loaded = load_model(file)
+    if Schema.decode_json(schema.read_bytes()).digest() != loaded.schema.digest():
+        raise UsageError(f"{file} is a model for another schema than {schema}")
+    pairs = [line.partition("=") for line in card or []]
+    if any(not middle for _, middle, _ in pairs):
+        raise UsageError("--card takes key=value")
+    names = loaded.schema.names
+    unknown = [feature for feature in zero or [] if feature not in names]
+    if unknown:
+        raise UsageError(f"--zero {unknown[0]}: the schema has no such feature")
+    with progress() as report:
+        located = Owner.open(folder).publish(
+            loaded,
+            version=version,
+            card={key: value for key, _, value in pairs},
+            weight_bits=weight_bits,
+            bias_bits=bias_bits,
+            zero_weights=[(o, names.index(feature)) for o in range(loaded.outputs) for feature in zero or []],
+            progress=report,
+        )
+    if as_json:
+        print_json({"model": located.reference.index, "leaf": located.reference.leaf.hex(), "name": loaded.name})
+    else:
+        out.print(f"model {loaded.name} {version} published as ledger entry {located.reference.index}")
+
+
+@app.command()
+def audit(model: ModelName, folder: Folder = DEFAULT, as_json: Json = False) -> None:
+    """Open the commitment of a published model: float file, rule and blindings must reproduce it.
+
+    Example: sealproof model audit --model heart
+    """
+    found = Owner.open(folder).audit(model_argument(model))
+    if as_json:
+        print_json(
+            {
+                "model": found.model.reference.index,
+                "artefact": found.artefact_digest.hex(),
+                "rounding": [float(bound) for bound in found.rounding],
+            }
+        )
+        return
+    out.print(
+        f"entry {found.model.reference.index} commits to the model file with SHA-256 {found.artefact_digest.hex()}"
+    )
+
+
+@app.command()
+def policy(model: ModelName, folder: Folder = DEFAULT, as_json: Json = False) -> None:
+    """What is public about a model, and after how many answers its weights may be known.
+
+    Example: sealproof model policy --model heart
+    """
+    found = Owner.open(folder).policy(model_argument(model))
+    if as_json:
+        print_json([{**vars(p), "bits_per_answer": float(p.bits_per_answer)} for p in found])
+        return
+    for output in found:
+        out.print(
+            f"{output.name} ({output.link}): weights in {output.b} bits, bias in {output.b_bias}; "
+            f"{output.bits} bits in all, {float(output.bits_per_answer):.1f} an answer: "
+            f"after {output.answers} answers a clinic may know this output"
+        )
+
+
+@app.command()
+def revoke(
+    model: ModelName,
+    reason: Annotated[str, typer.Option(help="Why, for everybody to read.")],
+    folder: Folder = DEFAULT,
+) -> None:
+    """Withdraw a model from now on. Predictions that were made before stay valid.
+
+    Example: sealproof model revoke --model heart --reason "superseded by version 2"
+    """
+    reference = Owner.open(folder).revoke(model_argument(model), reason)
+    out.print(f"revoked by ledger entry {reference.index}")

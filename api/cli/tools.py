@@ -1,0 +1,118 @@
+"""sealproof exposure, demo, bench, doctor."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from api.cli.common import EXIT_ENVIRONMENT, Json, out, print_json
+from api.client.transport import Server
+from privacy.errors import MissingDependency, UsageError
+
+_BENCHMARKS = ("overhead",)
+_PARTS: tuple[tuple[str, str, str], ...] = (
+    ("py_arkworks_bls12381", "verify bundles", "pip install sealproof"),
+    ("tenseal", "clinic: encrypt and decrypt", "pip install 'sealproof[ckks]'"),
+    ("sklearn", "publish scikit-learn models, demo data", "pip install 'sealproof[models]'"),
+    ("torch", "publish torch models", "pip install 'sealproof[torch]'"),
+    ("fastapi", "run a server", "pip install 'sealproof[service]'"),
+    ("uvicorn", "run a server", "pip install 'sealproof[service]'"),
+    ("matplotlib", "plots of benchmarks", "pip install 'sealproof[bench]'"),
+    ("zksk", "prove zero weights", "make setup, in a checkout"),
+)
+
+
+def exposure(
+    server: Annotated[str, typer.Option(help="Address of the server.")],
+    clinic: Annotated[str | None, typer.Option(help="One clinic only.")] = None,
+    model: Annotated[int | None, typer.Option(help="One model only, by ledger index.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Bits of each model output that answers have released to each clinic, against the bits it has.
+
+    Example: sealproof exposure --server http://localhost:8000 --clinic st-anna
+    """
+    rows = Server(server).exposure(clinic, model)
+    if as_json:
+        print_json(rows)
+        return
+    table = Table("clinic", "model", "output", "predictions", "released bits", "bits it has", "may be known")
+    for row in rows:
+        table.add_row(
+            row["clinic"],
+            str(row["model"]),
+            row["output"],
+            str(row["predictions"]),
+            f"{row['released_bits']:,.0f}",
+            f"{row['model_bits']:,}",
+            "yes" if row["recoverable"] else "no",
+        )
+    out.print(table)
+
+
+def demo(
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for the report and the bundles.")] = Path(
+        "demo-out"
+    ),
+    ckks: Annotated[bool, typer.Option("--ckks", help="This part alone (the only one so far).")] = False,
+) -> None:
+    """The whole story on real patient data: publish, encrypt, predict, prove, verify, decrypt, and nine forgeries.
+
+    Leaves report.html and one bundle a data set. Example: sealproof demo
+    """
+    del ckks  # the only part that exists
+    for module, _, how in _PARTS:
+        if module in ("tenseal", "sklearn", "fastapi", "uvicorn") and importlib.util.find_spec(module) is None:
+            raise MissingDependency(module, "all", how)
+    from api.demo.run import run_demo
+
+    if not run_demo(out_folder):
+        raise typer.Exit(1)
+
+
+def bench(
+    name: Annotated[str, typer.Argument(help=f"One of: {', '.join(_BENCHMARKS)}.")] = "overhead",
+    arguments: Annotated[list[str] | None, typer.Argument(help="Passed on to the script; see its --help.")] = None,
+) -> None:
+    """Measure, and write benchmarks/results/NAME.json and a plot. Needs a checkout of the source.
+
+    Example: sealproof bench overhead -- --blocks 8
+    """
+    if name not in _BENCHMARKS:
+        raise UsageError(f"no benchmark {name!r}; there is {', '.join(_BENCHMARKS)}")
+    script = Path(__file__).resolve().parents[2] / "benchmarks" / f"{name}.py"
+    if not script.exists():
+        raise UsageError("benchmarks are part of the source: run this in a checkout")
+    raise typer.Exit(subprocess.run([sys.executable, str(script), *(arguments or [])], check=False).returncode)  # noqa: S603
+
+
+def doctor(as_json: Json = False) -> None:
+    """What is installed, what is missing for which part, and the command that installs it.
+
+    Example: sealproof doctor
+    """
+    rows = []
+    for module, purpose, how in _PARTS:
+        found = importlib.util.find_spec(module) is not None
+        version = ""
+        if found:
+            names = importlib.metadata.packages_distributions().get(module, [module])
+            version = importlib.metadata.version(names[0])
+        rows.append({"module": module, "for": purpose, "installed": found, "version": version, "install": how})
+    if as_json:
+        print_json(rows)
+    else:
+        table = Table("module", "for", "installed", "install with")
+        for row in rows:
+            missing = "" if row["installed"] else str(row["install"])
+            table.add_row(str(row["module"]), str(row["for"]), str(row["version"]) or "no", missing)
+        out.print(table)
+    if not rows[0]["installed"]:
+        raise typer.Exit(EXIT_ENVIRONMENT)

@@ -1,0 +1,113 @@
+"""sealproof verify: the auditor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from api.cli.common import EXIT_REFUSED, EXIT_USAGE, Json, LogKey, err, log_key_text, out, print_json, progress
+from api.client.audit import verify_bundle
+from api.client.prediction import VerifiedPrediction
+from api.client.session import log_errors
+from api.client.transport import Server
+from api.client.trust import TrustStore
+from api.client.verified_cache import VerifiedCache
+from ledger import Verifier
+from privacy.errors import DecodeError, VerificationFailed
+from privacy.zk.group import group_by_name
+
+
+def verify(
+    bundles: Annotated[list[Path], typer.Argument(help="Bundles to verify.")],
+    log_key: LogKey = None,
+    server: Annotated[str | None, typer.Option(help="Also ask this server: missing inputs, revocations.")] = None,
+    backend: Annotated[str, typer.Option(help="arkworks, or reference: a second, slow implementation.")] = "arkworks",
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Check certificates again, even if seen before.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Verify bundles. Needs no key and no FHE library. Exit code 0: verified; 1: refused; 2: unreadable.
+
+    Example: sealproof verify prediction.sealproof --log-key log.vkey
+    """
+    text = log_key_text(log_key)
+    with log_errors():
+        trusted = Verifier.parse(text) if text else TrustStore()
+    reports = []
+    for bundle in bundles:
+        try:
+            with progress(quiet=as_json) as report:
+                verified = verify_bundle(
+                    bundle,
+                    trusted,
+                    group=group_by_name(backend),
+                    ledger=Server(server) if server else None,
+                    progress=report,
+                    cache=None if no_cache else VerifiedCache(),
+                )
+            reports.append(_verified(bundle, verified, pinned=text is not None))
+        except VerificationFailed as error:
+            reports.append(_refused(bundle, "refused", error.check, error.detail))
+        except (DecodeError, OSError) as error:
+            reports.append(_refused(bundle, "unreadable", "bundle.unreadable", str(error)))
+    if as_json:
+        print_json(reports[0] if len(reports) == 1 else reports)
+    else:
+        for result in reports:
+            _print(result)
+    states = {result["result"] for result in reports}
+    if states != {"verified"}:
+        raise typer.Exit(EXIT_REFUSED if "refused" in states else EXIT_USAGE)
+
+
+def _verified(bundle: Path, found: VerifiedPrediction, pinned: bool) -> dict[str, Any]:
+    body = found.model.body
+    return {
+        "bundle": str(bundle),
+        "result": "verified",
+        "clinic": found.key.body.clinic,
+        "model": {"name": body.name, "version": body.version, "owner": found.owner.name},
+        "outputs": [
+            {"name": name, "error_bound": float(found.error_bound(place))}
+            for place, name in enumerate(found.output_names)
+        ],
+        "patients": found.count,
+        "server": found.server.name,
+        "issued_at": found.issued_at,
+        "evaluation_error": float(found.evaluation_error),
+        "ledger": {
+            "origin": found.head.origin,
+            "size": found.head.size,
+            "root": found.head.root.hex(),
+            "key": "given with --log-key" if pinned else "trusted on this machine",
+        },
+        "revoked_since": [reference.index for reference in found.revoked_since],
+        "checks": [{"name": c.name, "shows": c.sentence, "seconds": round(c.seconds, 4)} for c in found.checks],
+    }
+
+
+def _refused(bundle: Path, result: str, check: str, detail: str) -> dict[str, Any]:
+    return {"bundle": str(bundle), "result": result, "check": check, "message": detail}
+
+
+def _print(result: dict[str, Any]) -> None:
+    if result["result"] != "verified":
+        err.print(f"{result['result'].upper()} {result['bundle']}", markup=False, soft_wrap=True)
+        err.print(f"  {result['check']}: {result['message']}", markup=False, soft_wrap=True)
+        return
+    for check in result["checks"]:
+        out.print(f"  {check['name']:<13} {check['seconds']:6.2f} s  {check['shows']}", markup=False, soft_wrap=True)
+    model = result["model"]
+    bounds = ", ".join(f"{o['name']} within {o['error_bound']:.2g}" for o in result["outputs"])
+    out.print(
+        f"VERIFIED {result['bundle']}: {result['patients']} patients of {result['clinic']}, model {model['name']} "
+        f"{model['version']} of {model['owner']}; {bounds} of the float model; ledger {result['ledger']['origin']}, "
+        f"{result['ledger']['size']} entries ({result['ledger']['key']})",
+        markup=False,
+        soft_wrap=True,
+    )
+    for index in result["revoked_since"]:
+        out.print(f"note: ledger entry {index}, which it uses, was revoked after this prediction")
