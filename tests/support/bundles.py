@@ -5,7 +5,7 @@ Nothing of the server is used here: whoever holds a server's key can write what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from hashlib import sha256
@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from api import binding
 from api.binding import Located
+from api.client.verified_cache import VerifiedCache
 from api.consistency import ConsistencyProof
 from api.entries import (
     ErrorBound,
@@ -37,7 +38,7 @@ from ledger import Log, Signer, Verifier
 from privacy import attestation as att
 from privacy.bundle import BundleReader, BundleWriter
 from privacy.ckks.canonical import encode_input, encode_public_key, encode_result, input_digest
-from privacy.ckks.evaluate import Evaluation, draw_noise, evaluate
+from privacy.ckks.evaluate import draw_noise, evaluate
 from privacy.ckks.evaluation_prover import OutputWitness, prove_evaluation
 from privacy.ckks.evaluation_verifier import virtual_inputs
 from privacy.ckks.key_certificate import KeyOpenings, certify_key
@@ -76,6 +77,7 @@ class World:
     def __init__(self, folder: Path, signer: Signer | None = None) -> None:
         self.signer = signer or Signer.generate(ORIGIN)
         self.log = Log.create(folder / f"log-{id(self)}.sqlite", self.signer)
+        self.cache = VerifiedCache(folder / "verified")
 
     @property
     def verifier(self) -> Verifier:
@@ -266,9 +268,8 @@ def predict(
     records: Submitted,
     head: tuple[int, bytes],
     most: int = 64,
-    spoil: Callable[[Evaluation], Evaluation] = lambda evaluation: evaluation,
 ) -> Predicted:
-    """Evaluate and prove as an honest server does; `spoil` alters each evaluation before it is proved."""
+    """Evaluate and prove as an honest server does."""
     outputs = list(range(len(model.body.outputs)))
     witnesses = [OutputWitness(o.weights, o.bias, o.rho) for o in model_material.openings]
     p0, p1 = key_material.keys.public.p0, key_material.keys.public.p1
@@ -283,17 +284,15 @@ def predict(
 
         shape = statement([bytes(32)] * (group.blocks * len(outputs)))
         evaluations = [
-            spoil(
-                evaluate(
-                    PARAMS,
-                    p0,
-                    p1,
-                    virtual_inputs(shape, records.inputs[block]),
-                    witnesses[o].weights,
-                    witnesses[o].bias,
-                    shape.positions,
-                    draw_noise(PARAMS, group.count, shape.bounds.f),
-                )
+            evaluate(
+                PARAMS,
+                p0,
+                p1,
+                virtual_inputs(shape, records.inputs[block]),
+                witnesses[o].weights,
+                witnesses[o].bias,
+                shape.positions,
+                draw_noise(PARAMS, group.count, shape.bounds.f),
             )
             for block in span
             for o in outputs
@@ -459,7 +458,6 @@ def tell(
     signer: Signer | None = None,
     records_changes: dict[str, Any] | None = None,
     most: int = 64,
-    spoil: Callable[[Evaluation], Evaluation] = lambda evaluation: evaluation,
 ) -> Story:
     """An honest story: parties, key, model, records, prediction."""
     world = World(folder, signer)
@@ -471,8 +469,22 @@ def tell(
     logged_model = world.append(owner, model.body())
     inputs = encrypt(keys, packing, patients)
     records = submit(world, clinic, key, inputs, len(patients), packing, **(records_changes or {}))
-    predicted = predict(keys, model, key, logged_model, records, world.head, most, spoil)
+    predicted = predict(keys, model, key, logged_model, records, world.head, most)
     return Story(world, server, clinic, owner, keys, model, key, logged_model, records, predicted)
+
+
+def write_members(path: Path, found: dict[str, bytes]) -> None:
+    """A bundle of exactly these members."""
+    with BundleWriter(path) as writer:
+        writer.set_attestation(found["attestation.json"])
+        writer.set_consistency_proof(found["log/consistency"])
+        for name, data in found.items():
+            section, _, rest = name.partition("/")
+            if section == "blobs":
+                writer.add_blob(data)
+            elif name.endswith(".json") and section == "entries":
+                index = int(rest.removesuffix(".json"))
+                writer.add_entry(index, data, found[f"entries/{index}.tlog-proof"])
 
 
 def members(path: Path) -> dict[str, bytes]:
