@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import ast
 import inspect
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import click
 import typer
 from doc_tables import table
 
 from api import errors
 from api.app import create_app
+from api.cli import app
 from api.settings import Settings
 from ledger import errors as ledger_errors
 from privacy import errors as privacy_errors
@@ -100,37 +99,45 @@ def error_table() -> str:
 # -- commands ---------------------------------------------------------------------------------------------------------
 
 
-def command_tree() -> Iterator[tuple[str, click.Command]]:
-    """(name, command) of every command that does something."""
-    from api.cli import app
+def command_tree() -> Iterator[tuple[str, Any]]:
+    """(name, command) of every command that does something, in the order of `--help`."""
+    # typer brings its own copy of click, so that types cannot be told by isinstance.
 
-    def walk(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
-        if isinstance(command, click.Group):
-            for part, child in command.commands.items():
-                if not child.hidden:
-                    yield from walk(f"{name} {part}", child)
-        else:
+    def walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+        children = getattr(command, "commands", None)
+        if children is None:
             yield name, command
+            return
+        for part, child in children.items():
+            if not child.hidden:
+                yield from walk(f"{name} {part}", child)
 
     yield from walk("sealproof", typer.main.get_command(app))
+
+
+def _cell_of(option: Any) -> list[str]:
+    shown = [*option.opts, *option.secondary_opts]
+    needed = " (needed)" if option.required else ""
+    return [f"`{', '.join(shown)}`", f"{_one_line(option.help)}{needed}"]
 
 
 def commands() -> str:
     """Every command with its arguments and options."""
     out = []
     for name, command in command_tree():
-        arguments = [p for p in command.params if isinstance(p, click.Argument)]
-        options = [p for p in command.params if isinstance(p, click.Option) and not p.hidden]
-        usage = " ".join([name, *(a.make_metavar(click.Context(command)) for a in arguments)])
-        out.append(f"### `{usage}`\n\n{_one_line(command.help)}")
-        rows = [[f"`{', '.join((*o.opts, *o.secondary_opts))}`", _one_line(o.help)] for o in options]
+        arguments = [p for p in command.params if p.param_type_name == "argument"]
+        options = [p for p in command.params if p.param_type_name == "option" and not p.hidden]
+        words = [f"{a.name.upper()}{'...' if a.nargs != 1 else ''}" for a in arguments]
+        out.append(f"### `{' '.join([name, *words])}`\n\n{_one_line(command.help)}")
+        rows = [[f"`{a.name.upper()}`", _one_line(a.help)] for a in arguments] + [_cell_of(o) for o in options]
         if rows:
-            out.append(table(["option", "meaning"], rows))
-    return re.sub(r"\x1b\[[0-9;]*m", "", "\n\n".join(out))
+            out.append(table(["", ""], rows))
+    return "\n\n".join(out)
 
 
 PARTS: Mapping[str, Callable[[], str]] = {
     "settings": settings,
     "routes": route_table,
     "errors": error_table,
+    "commands": commands,
 }
