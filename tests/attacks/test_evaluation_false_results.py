@@ -71,14 +71,33 @@ def test_one_instance_of_several_off(pair: World) -> None:
         refused(Prover(pair, [*pair.results[:b], replace(result, c0=c0), *pair.results[b + 1 :]]))
 
 
-def test_errors_of_two_instances_do_not_cancel(pair: World) -> None:
-    """+1 in one result and -1 in another of the same output: rho keeps them apart."""
-    up, down = (
-        replace(pair.results[b], c1=(pair.results[b].c1 + np.uint64(step)) % primes(pair))
-        for b, step in ((0, 1), (2, 0))
-    )
+class Opposite(Prover):
+    """Integer quotients as if the results were honest: what is left over of each row is the error itself."""
+
+    def row_values(self, *arguments) -> list[int]:
+        told, self.results = self.results, self.world.results
+        try:
+            return super().row_values(*arguments)
+        finally:
+            self.results = told
+
+
+def test_errors_of_two_instances_do_not_cancel(pair: World, monkeypatch) -> None:
+    """+1 in a result of one block and -1 in the other's, under one output: only rho keeps them apart."""
+    up, down = pair.results[0], pair.results[2]
+    up = replace(up, c1=(up.c1 + np.uint64(1)) % primes(pair))
     down = replace(down, c1=(down.c1 + primes(pair) - np.uint64(1)) % primes(pair))
-    refused(Prover(pair, [up, pair.results[1], down, pair.results[3]]))
+    cheat = Opposite(pair, [up, pair.results[1], down, pair.results[3]])
+    refused(cheat)
+    # The weakened build: instances are added up as they are.
+    honest = Form.__init__
+
+    def without_rho(self, *arguments) -> None:
+        honest(self, *arguments)
+        self.rho = [1] * len(self.rho)
+
+    monkeypatch.setattr(Form, "__init__", without_rho)
+    accepted(cheat)
 
 
 def primes(world: World) -> np.ndarray:

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from privacy.ckks import evaluation_prover
 from privacy.ckks.canonical import ResultCiphertext
-from privacy.ckks.evaluation_proof import EvaluationProof, EvaluationStatement, OutputStatement, Rows, absorb_first
+from privacy.ckks.evaluation_proof import (
+    EvaluationProof,
+    EvaluationStatement,
+    Form,
+    OutputStatement,
+    Rows,
+    absorb_first,
+    absorb_second,
+    absorb_third,
+)
 from privacy.ckks.evaluation_verifier import VerifiedEvaluation
 from privacy.ckks.packing import Packing
 from privacy.errors import DecodeError, PrivacyError, UsageError, VerificationFailed
@@ -460,6 +469,51 @@ def test_rows_cover_P_only_and_follow_every_commitment(world: World) -> None:
     for name in ("R0", "R1", "Ru"):
         assert not np.array_equal(getattr(rows, name), getattr(again, name))
     assert not np.array_equal(rows.R1, rows.Ru)
+
+
+def test_every_message_is_absorbed_before_the_next_challenge(pair: World, pair_proof: bytes) -> None:
+    """A message that no challenge depends on could be chosen last, to satisfy the one folded equation."""
+    instances = EvaluationProof.decode(pair.statement, pair_proof).instances
+    moved = ARKWORKS.hash_to_curve(b"moved")
+
+    def digest(absorb, messages) -> bytes:
+        transcript = pair.statement.start()
+        absorb(transcript, ARKWORKS, messages)
+        return transcript.digest()
+
+    for b, x in enumerate(instances):
+        others = lambda changed, b=b: [*instances[:b], changed, *instances[b + 1 :]]  # noqa: E731
+        first = [i.C for i in instances]
+        assert digest(absorb_first, [*first[:b], moved, *first[b + 1 :]]) != digest(absorb_first, first)
+        for name in ("z0", "z1", "zu"):
+            for place in (0, J - 1):
+                values = list(getattr(x, name))
+                values[place] += 1
+                changed = replace(x, **{name: tuple(values)})
+                assert digest(absorb_second, others(changed)) != digest(absorb_second, instances)
+        assert digest(absorb_second, others(replace(x, C_K=moved))) != digest(absorb_second, instances)
+        for place in range(5):
+            values = list(x.xi)
+            values[place] = -values[place]
+            third = lambda t, _, messages: absorb_third(t, messages)  # noqa: E731
+            assert digest(third, others(replace(x, xi=tuple(values)))) != digest(third, instances)
+
+
+def test_combination_weights_follow_from_every_message(pair: World, pair_proof: bytes) -> None:
+    """rho_0 is 1, the others are distinct 128-bit numbers drawn after xi."""
+    decoded = EvaluationProof.decode(pair.statement, pair_proof)
+
+    def rho(xi: tuple[int, ...]) -> list[int]:
+        transcript = pair.statement.start()
+        absorb_third(transcript, [replace(x, xi=xi) for x in decoded.instances])
+        rows = Rows.draw(transcript, pair.statement.params, pair.statement.positions)
+        return Form(pair.statement, rows, [[0] * (6 * J)] * 5, transcript).rho
+
+    one, other = rho((0,) * 5), rho((1,) * 5)
+    assert one[0] == other[0] == 1
+    assert len(one) == pair.statement.instances == len(set(one))
+    assert not set(one[1:]) & set(other[1:])
+    assert all(1 << 64 < x < 1 << 128 for x in one[1:])
 
 
 def test_responses_of_the_opening_lie_in_the_interval_that_hides_the_witness(world: World, proof: bytes) -> None:
