@@ -33,7 +33,6 @@ HERE = Path(__file__).resolve().parent
 PACKAGES = ("sealproof", "numpy", "tenseal", "py_arkworks_bls12381", "python-flint")
 TENSEAL_RECORDS = 8
 NUMPY_CALLS = 100
-PEER_SECONDS = 900.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,7 @@ class Options:
     features: int
     blocks: tuple[int, ...]
     rounds: int
+    peer_seconds: float
     quick: bool
 
 
@@ -238,7 +238,7 @@ def measure_peers(
             skipped[name] = "not asked for; run with --peers"
             continue
         try:
-            found[name] = peer(options.features, max(3, options.rounds // 3), PEER_SECONDS, report)
+            found[name] = peer(options.features, options.rounds, options.peer_seconds, report)
         except PeerFailed as error:
             skipped[name] = str(error)
     return found, skipped
@@ -285,20 +285,22 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, nargs="+", default=[8, 64], help="blocks of one proof, beside 1")
     parser.add_argument("--rounds", type=int, default=9, help="rounds of the one-block steps; fewer for larger ones")
     parser.add_argument("--peers", action="store_true", help="EZKL and Concrete ML too, installed under build/peers")
+    parser.add_argument("--peer-seconds", type=float, default=300.0, help="limit of one batch of a peer, keys included")
     parser.add_argument("--quick", action="store_true", help="a tiny cohort, one round; written only with --json")
     arguments = parser.parse_args()
     if arguments.rounds < 1 or min(arguments.blocks) < 1:
         parser.error("--rounds and --blocks are at least 1")
     blocks = (1, *sorted(set(arguments.blocks) - {1}))
-    options = Options(4096, 30, blocks, arguments.rounds, quick=False)
+    options = Options(4096, 30, blocks, arguments.rounds, arguments.peer_seconds, quick=False)
     if arguments.quick:
-        options = Options(64, 5, (1, 2), 1, quick=True)
+        options = Options(64, 5, (1, 2), 1, arguments.peer_seconds, quick=True)
     console = Console(width=100)
     with Console(stderr=True).status("starting") as status:
         result = measure(options, arguments.peers, lambda text: status.update(text))
     # The place of the output is a matter of this machine, not of the measurement.
     words = [f"--blocks {' '.join(map(str, arguments.blocks))}", f"--rounds {arguments.rounds}"]
-    words += [f"--{name}" for name in ("peers", "quick") if getattr(arguments, name)]
+    words += [f"--peers --peer-seconds {arguments.peer_seconds:g}"] if arguments.peers else []
+    words += ["--quick"] if arguments.quick else []
     result["command"] = " ".join(["python benchmarks/overhead.py", *words])
     print_tables(result, console)
     out = arguments.json or (None if options.quick else HERE / "results" / "overhead.json")

@@ -1,15 +1,14 @@
 """EZKL on the same model: one proof of a batch of clear-text records. Runs in its own environment (see peers.py).
 
-The choices are those that cost EZKL least: calibration for resources, its default scales or fewer bits (7, against 34
-and 24 of the attested model), a locally made SRS, answers public. What is visible of records and weights is an option.
-Writes one JSON object.
+The choices are those that cost EZKL least: calibration for resources, a locally made SRS, answers public; the scales
+that calibration chooses are kept in the result. What is visible of records and weights is an option. Writes one JSON
+object.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -87,6 +86,7 @@ def prove_batch(
     return {
         "batch": batch,
         "logrows": logrows,
+        "scale_bits": [settings["run_args"][name] for name in ("input_scale", "param_scale")],
         "seconds": {"setup": [setup], "witness": witness, "prove": prove, "verify": verify},
         "bytes": {name: Path(path[name]).stat().st_size for name in ("proof", "pk", "vk", "srs")},
     }
@@ -100,17 +100,16 @@ def main() -> None:
     parser.add_argument("--records", required=True, help="EZKL's visibility of the records")
     parser.add_argument("--weights", required=True, help="EZKL's visibility of the weights")
     parser.add_argument("--srs", type=Path, required=True, help="folder of reference strings")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="result, in a folder for the files of the run")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=arguments.out.parent) as folder:
-        found = prove_batch(
-            Path(folder),
-            arguments.srs,
-            arguments.batch,
-            arguments.features,
-            arguments.rounds,
-            (arguments.records, arguments.weights),
-        )
+    found = prove_batch(
+        arguments.out.parent,
+        arguments.srs,
+        arguments.batch,
+        arguments.features,
+        arguments.rounds,
+        (arguments.records, arguments.weights),
+    )
     found |= {"peak_rss_mb": peak_rss_mb(), "versions": {"ezkl": ezkl.__version__}}
     arguments.out.write_text(json.dumps(found))
 
