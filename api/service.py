@@ -11,8 +11,8 @@ import hashlib
 import secrets
 import shutil
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
@@ -31,6 +31,7 @@ from api.errors import (
     NotPermitted,
     NotReady,
     PredictionRefused,
+    RateLimited,
     TooLarge,
 )
 from api.exposure import bits_of_groups, recount
@@ -60,7 +61,8 @@ from privacy.models.statements import decode_opening, load_opening, save_opening
 __all__ = ["Service", "admit_party", "split_frames"]
 
 _HEAVY = 2
-"""Requests that verify certificates or expand ciphertexts at a time; others wait."""
+_TURN_SECONDS = 20
+"""Requests that verify certificates or expand ciphertexts at a time, and how long others wait for their turn."""
 
 
 class Service:
@@ -162,7 +164,7 @@ class Service:
             raise NotPermitted("key.author", f"entry {key} is not a key of {party.body.name!r}")
         self.registry.check_not_revoked(entry.reference)
         params = parameters_of(entry.body.parameter_set)
-        with self._heavy:
+        with self._turn():
             frames = split_frames(body, self.settings.max_ciphertexts)
             encoded = [encode_input(params, entry.reference.leaf, canonical_from_seal(params, x)) for x in frames]
         return [self.blobs.put(data) for data in encoded]
@@ -180,7 +182,7 @@ class Service:
         if found is not None:
             return Reference.to(found, entry), False
         self.registry.check(entry)
-        with self._heavy:
+        with self._turn():
             check_behind(decoded.body, self.blobs)
         return self._append(entry), True
 
@@ -201,9 +203,19 @@ class Service:
         if model.author != party.reference:
             raise NotPermitted("model.author", f"entry {index} is not a model of {party.body.name!r}")
         opening = decode_opening(data)
-        with self._heavy:
+        with self._turn():
             check_opening(model.body, self._schema(model.body).d, opening)
         save_opening(opening, self._opening_path(model.reference))
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """A turn at heavy work. Raises RateLimited rather than hold up those who only read."""
+        if not self._heavy.acquire(timeout=_TURN_SECONDS):
+            raise RateLimited("the server is busy", retry_after=_TURN_SECONDS)
+        try:
+            yield
+        finally:
+            self._heavy.release()
 
     def has_opening(self, model: Reference) -> bool:
         """Whether predictions with this model can be made."""
@@ -326,7 +338,7 @@ class Service:
         if job.attestation is None:
             raise NotFound(f"entry {index} has no attestation here")
         path = self.settings.data / "tmp" / f"{secrets.token_hex(16)}.sealproof"
-        with self._heavy:
+        with self._turn():
             write_bundle(path, self.log, self.registry, self.blobs, index, job.attestation, inputs=inputs)
         return path
 
