@@ -148,8 +148,11 @@ def test_no_instance_reuses_masks_of_another(pair: World, pair_proof: bytes) -> 
     assert len({x.z0 for x in decoded.instances}) == len(decoded.instances)
 
 
-def test_an_attempt_that_aborts_leaves_no_trace(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All commitments and masks of the attempt that is shown are new."""
+@pytest.mark.parametrize("mask", ["nu", "mu0", "mu1", "t4"])
+def test_an_attempt_that_aborts_leaves_no_trace(world: World, monkeypatch: pytest.MonkeyPatch, mask: str) -> None:
+    """A value outside the interval that hides it restarts, and all commitments and masks that are shown are new."""
+    bounds = world.statement.bounds
+    edge = {"nu": bounds.Mu, "mu0": bounds.M0, "mu1": bounds.M1, "t4": bounds.B4}[mask]
     seen: list[list[bytes]] = []
     drawn: list[object] = []
 
@@ -163,7 +166,7 @@ def test_an_attempt_that_aborts_leaves_no_trace(world: World, monkeypatch: pytes
         masks = draw(statement, stream)
         if not drawn:
             # The first attempt's mask is at the edge, so that some projection falls out of the interval.
-            masks.nu[:] = statement.bounds.Mu
+            getattr(masks, mask)[:] = [edge] * len(getattr(masks, mask))
         drawn.append(masks)
         return masks
 
@@ -222,7 +225,7 @@ def test_neither_side_uses_a_public_key_other_than_the_certified_one(world: Worl
         # The prover refuses as well: a p1 of the clinic's choice gives away all weights.
         with pytest.raises(VerificationFailed, match=r"evaluation\.public-key: p1"):
             evaluation_prover.prove_evaluation(
-                world.statement, public.p0, p1, world.virtual, world.evaluations, world.outputs, world.weights_key()
+                world.statement, public.p0, p1, world.virtual, world.evaluations, world.outputs
             )
 
 
