@@ -10,7 +10,7 @@
     ├── TooLarge           413  the body is larger than this endpoint takes
     ├── RateLimited        429  too many requests, or too much waiting; try again later
     ├── NotReady           503  something that the operator must provide is missing
-    └── StorageFull        507  the disk is nearly full
+    ├── StorageFull        507  the disk is nearly full
     └── BlobDamaged        500  a stored file does not have its digest any more
 
 The body of an error is {"error": {"type", "check", "message", "hint", "details"}}. `check` names a failed check of a
@@ -145,7 +145,7 @@ class ErrorRow:
 
 _OPERATOR = "This is for the server's operator; the id is in the server's log."
 _BYTES = "Send exactly the canonical encoding; see the format documentation."
-_FORMAT_OF_LOG = "Ask for an index or size below the size in the current checkpoint."
+_SIZE_OF_LOG = "Ask for an index or size below the size in the current checkpoint."
 
 ERRORS: Mapping[type[Exception], ErrorRow] = MappingProxyType(
     {
@@ -170,10 +170,10 @@ ERRORS: Mapping[type[Exception], ErrorRow] = MappingProxyType(
         ledger.LedgerError: ErrorRow(500, "internal", _OPERATOR, internal=True),
         ledger.UsageError: ErrorRow(422, "unusable", "The message says what to change."),
         ledger.EntryTooLarge: ErrorRow(413, "too-large", "Log a digest instead."),
-        ledger.NotInLog: ErrorRow(404, "not-found", _FORMAT_OF_LOG),
+        ledger.NotInLog: ErrorRow(404, "not-found", _SIZE_OF_LOG),
         ledger.DecodeError: ErrorRow(400, "malformed", _BYTES),
         ledger.VerificationFailed: ErrorRow(422, "verification-failed", "See the check; nothing was changed."),
-        ledger.IndexOutOfRange: ErrorRow(422, "verification-failed", _FORMAT_OF_LOG),
+        ledger.IndexOutOfRange: ErrorRow(422, "verification-failed", _SIZE_OF_LOG),
         ledger.RootMismatch: ErrorRow(422, "verification-failed", "See the check; nothing was changed."),
         ledger.OriginMismatch: ErrorRow(422, "verification-failed", "This is the log of another server."),
         ledger.LogMisbehaved: ErrorRow(500, "internal", _OPERATOR, internal=True),
