@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support import bundles
+from tests.support.service import RunningServer, running
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +21,10 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> bundles.Story:
 def honest_bundle(story: bundles.Story, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle that verifies. Tests must not change the file."""
     return story.bundle(tmp_path_factory.mktemp("bundle") / "honest.sealproof")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """The real service in this process, reached through starlette's test client."""
+    with running(tmp_path_factory.mktemp("server") / "data") as found:
+        yield found

@@ -63,7 +63,7 @@ from privacy.ckks.evaluation_proof import EvaluationStatement
 from privacy.ckks.evaluation_verifier import verify_evaluation
 from privacy.ckks.keys import derive_p1
 from privacy.errors import DecodeError, UsageError, VerificationFailed
-from privacy.models.certificate import check_statement, weights_key
+from privacy.models.certificate import check_statement
 from privacy.models.schema import Schema
 from privacy.models.statements import verify_zero_weight
 from privacy.zk.group import ARKWORKS, Group
@@ -452,7 +452,6 @@ class _Audit:
         params = binding.parameters_of(key.parameter_set)
         p0 = decode_public_key(params, self._blob(key.p0, "public key"))
         p1 = derive_p1(params, key.clinic, key.number)
-        weights = weights_key(self._schema.d, self._group)
         total = sum(statement.blocks for statement in self._statements)
         done = 0
         for proof, statement in zip(self._prediction.body.proofs, self._statements, strict=True):
@@ -467,7 +466,6 @@ class _Audit:
                 p1,
                 lambda block, statement=statement: self._stored_inputs(statement, block),  # type: ignore[misc]
                 results,
-                weights,
                 lambda block, blocks, done=done: self._progress("proofs", done + block, total),  # type: ignore[misc]
                 self._group,
             )

@@ -22,7 +22,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Final, Literal
+from types import TracebackType
+from typing import Final, Literal, Self
 
 import httpx
 import numpy as np
@@ -117,7 +118,7 @@ class SubmittedRecords:
 
 
 class Clinic:
-    """A clinic's side. Open one with `init` or `open`.
+    """A clinic's side. Open one with `init` or `open`; a context manager.
 
     Whatever talks to the server raises ServerError (an OSError) when it is unreachable or says no, DecodeError when it
     answers garbage, and VerificationFailed when what it says does not hold.
@@ -178,6 +179,18 @@ class Clinic:
     def session(self) -> Session:
         """Identity, server and trusted logs."""
         return self._session
+
+    def close(self) -> None:
+        """Close the connections to the server."""
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     @cached_property
     def key(self) -> Reference:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 import httpx
 
@@ -81,7 +82,7 @@ class Audited:
 
 
 class Owner:
-    """A model owner's side. Open one with `init` or `open`. Raises as `Clinic` does."""
+    """A model owner's side. Open one with `init` or `open`; a context manager. Raises as `Clinic` does."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -108,6 +109,18 @@ class Owner:
     def session(self) -> Session:
         """Identity, server and trusted logs."""
         return self._session
+
+    def close(self) -> None:
+        """Close the connections to the server."""
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def publish(
         self,

@@ -101,6 +101,10 @@ class Session:
         server = Server(url or identity.server, identity, client=client)
         return cls(identity, server, TrustStore(folder / "trust"))
 
+    def close(self) -> None:
+        """Close the connections to the server."""
+        self.server.close()
+
     def check_logged(self, reference: Reference, entry: bytes) -> None:
         """Raise VerificationFailed unless the trusted log includes `entry` where `reference` says."""
         with log_errors():

@@ -174,13 +174,15 @@ class Server:
             raise UsageError(f"{url!r} is not the address of a server: it begins with http:// or https://")
         self.url = url.rstrip("/")
         self.identity = identity
+        self._borrowed = client is not None
         self._client = client or httpx.Client(base_url=self.url, timeout=timeout, follow_redirects=False)
         self._retries = retries
         self._pause = pause
 
     def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
+        """Close the connections, unless the HTTP client was given."""
+        if not self._borrowed:
+            self._client.close()
 
     def signing_as(self, identity: Identity) -> Server:
         """The same server and connections, with requests signed by `identity`."""

@@ -185,7 +185,9 @@ class TrustStore:
         path = self._path(folder, name)
         temporary = path.with_name(f".{name}.{secrets.token_hex(8)}")
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for parent in reversed(path.relative_to(self._folder).parents):
+                (self._folder / parent).mkdir(mode=0o700, exist_ok=True)
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)

@@ -45,7 +45,7 @@ from privacy.ckks.key_certificate import KeyOpenings, certify_key
 from privacy.ckks.keys import ClinicKeys
 from privacy.ckks.packing import Packing, blocks, capacity, pack
 from privacy.ckks.params import parameter_set
-from privacy.models.certificate import WeightOpening, certify_model, commit_model, model_statement, weights_key
+from privacy.models.certificate import WeightOpening, certify_model, commit_model, model_statement
 from privacy.models.linear import LinearModel
 from privacy.models.quantise import quantise
 from privacy.models.schema import Feature, Schema
@@ -306,7 +306,6 @@ def predict(
             lambda b, span=span, shape=shape: virtual_inputs(shape, records.inputs[span[b]]),
             evaluations,
             witnesses,
-            weights_key(SCHEMA.d),
         )
         proofs.append(
             PredictionProof(
