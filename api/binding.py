@@ -211,13 +211,16 @@ def check_coverage(prediction: Prediction, records: Records, outputs: int) -> No
     blocks = -(-records.count // size)
     if blocks != records.blocks:
         raise VerificationFailed("records.blocks", f"{records.count} patients need {blocks} blocks")
-    covered = set()
+    covered: set[tuple[int, int]] = set()
     for proof in prediction.proofs:
         for block in range(proof.first_block, proof.first_block + proof.blocks):
             expected = min(size, records.count - block * size)
             if proof.count != expected:
                 raise VerificationFailed("prediction.coverage", f"block {block} has {expected} patients")
-            covered |= {(block, output) for output in proof.outputs}
+            answers = {(block, output) for output in proof.outputs}
+            if covered & answers:
+                raise VerificationFailed("prediction.coverage", f"block {block} is answered twice")
+            covered |= answers
     if covered != {(block, output) for block in range(blocks) for output in range(outputs)}:
         raise VerificationFailed("prediction.coverage", "not every block is answered under every output")
 

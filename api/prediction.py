@@ -50,7 +50,6 @@ from privacy.ckks.evaluation_verifier import virtual_inputs
 from privacy.ckks.keys import derive_p1
 from privacy.ckks.packing import Packing
 from privacy.errors import UsageError, VerificationFailed
-from privacy.models.certificate import weights_key
 from privacy.models.statements import ModelOpening
 
 __all__ = [
@@ -230,7 +229,6 @@ def _prove(
         inputs,
         evaluations,
         [OutputWitness(o.weights, o.bias, o.rho) for o in (opening.outputs[i] for i in outputs)],
-        weights_key(statement.d),
         lambda folded, _: progress(group.blocks + folded),
     )
     digest = blobs.put(proof)

@@ -35,7 +35,6 @@ from privacy.models.certificate import (
     commit_model,
     model_statement,
     verify_model_certificate,
-    weights_key,
 )
 from privacy.models.linear import LinearModel
 from privacy.models.quantise import QuantisedModel, quantise
@@ -222,7 +221,6 @@ class Work:
             self._virtual,
             evaluations,
             [OutputWitness(opening.weights, opening.bias, opening.rho)],
-            weights_key(self.d),
         )
         return Proven(statement, proof, [encode_result(self.params, e.result) for e in evaluations])
 
@@ -238,7 +236,6 @@ class Work:
             public.p1,
             self.stored,
             lambda instance: decode_result(self.params, proven.results[instance]),
-            weights_key(self.d),
         )
 
     # --- certificates ---------------------------------------------------------------------------------------------

@@ -84,15 +84,16 @@ CLAIMS = (
     "referenced key; the weights and the bias are those, and the only ones, that the referenced model's commitment "
     "opens to.",
     "Together with the certificates of the referenced key and model, every answer that this key decrypts from the "
-    "listed coefficients differs from the committed model's integer answer on the committed inputs by at most "
-    "errorBound.error, in units of 2^-errorBound.scaleBits.",
+    "listed coefficients differs by at most errorBound.error, in units of 2^-errorBound.scaleBits, from the committed "
+    "model's integer answer on the values that the committed input ciphertexts decrypt to, provided that these lie "
+    "within the ranges of the schema; outside of them the same holds modulo the ciphertext modulus.",
     "This holds unless somebody computed discrete logarithms on BLS12-381 or found collisions of SHA-256, or a false "
     "proof passed by the chance that the protocol states.",
 )
 """Exactly what an evaluation proof covers (docs/spec/protocol.md, section 5, theorem to keep true)."""
 
 NOT_CLAIMED = (
-    "That the patient data is true, complete or without duplicates.",
+    "That the patient data is true, complete, within the ranges of the schema, or without duplicates.",
     "That the model is accurate, fair or good medicine.",
     "That the weights stay unknown to a clinic that received more answers than the exposure count allows.",
     "That the number of patients, features and blocks, or the times of requests, are hidden.",

@@ -99,7 +99,8 @@ border-radius:10px;padding:.8rem 1rem;background:var(--paper)}.tile b{display:bl
 table{border-collapse:collapse;width:100%;font-size:.93rem}th,td{text-align:left;padding:.35rem .6rem;
 border-bottom:1px solid var(--line);vertical-align:top}th{color:var(--soft);font-weight:600}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}code{font:.85em/1.4 ui-monospace,
-monospace;word-break:break-all}.wide{overflow-x:auto}svg{max-width:100%;height:auto}details{margin:.6rem 0}
+monospace;overflow-wrap:anywhere}td{overflow-wrap:anywhere;min-width:7rem}
+td.n{min-width:0}.wide{overflow-x:auto}svg{max-width:100%;height:auto}details{margin:.6rem 0}
 summary{cursor:pointer;color:var(--soft)}li{margin:.2rem 0}
 """
 

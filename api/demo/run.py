@@ -310,7 +310,14 @@ def _warm_up() -> None:
 
     for purpose, count in (*zip(PURPOSES, (4096, 6 * 4096, 64), strict=True), ("evaluation/u", 4096)):
         generators(purpose, count)
-    for purpose in ("evaluation/masks", "evaluation/quotients", "evaluation/t4", "model/weights", "model/bits"):
+    for purpose in (
+        "evaluation/masks",
+        "evaluation/quotients",
+        "evaluation/t4",
+        "model/weights",
+        "model/bias",
+        "model/bits",
+    ):
         generators(purpose, 1)
 
 

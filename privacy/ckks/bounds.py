@@ -21,6 +21,10 @@ __all__ = ["E_PK", "MAX_INSTANCES", "Bounds", "derive_bounds"]
 E_PK: Final = 32
 """Proven bound on the error of a public key."""
 
+_BLUR_FLOOR: Final = 8
+"""The blur must exceed this many times E_pk sqrt(N): under a key with a short p0, whose decryption noise is p0 u, a
+clinic could otherwise round the blur away and read u, and with u the weights from c1."""
+
 MAX_INSTANCES: Final = 256
 """Largest number of blocks x outputs in one proof."""
 
@@ -87,6 +91,11 @@ def derive_bounds(
             "use fewer blocks in a proof or a coarser grid"
         )
     f = room.bit_length() - 1
+    if 1 << f < _BLUR_FLOOR * E_PK * isqrt(N):
+        raise UsageError(
+            f"{instances} blocks x outputs at grid 2^-{grid_bits} leave a blur of {f} bits, too little to hide u: "
+            "use fewer blocks in a proof or a coarser grid"
+        )
     T0 = gamma << f
     M0 = rho * T0
     err = rest + 2 * M0

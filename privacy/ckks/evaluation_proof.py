@@ -26,7 +26,8 @@ from privacy.ckks.keys import derive_p1
 from privacy.ckks.packing import Packing, positions
 from privacy.ckks.params import ParameterSet
 from privacy.errors import UsageError, VerificationFailed
-from privacy.zk.group import ARKWORKS, ORDER, Group, Point
+from privacy.models.certificate import weights_key
+from privacy.zk.group import ARKWORKS, ORDER, POINT_BYTES, Group, Point
 from privacy.zk.pedersen import CommitmentKey, commitment_key
 from privacy.zk.relations import KAPPA, T4_ROWS, J, LinearProof, LinearSegment, Run, inner, powers, ternary_rows
 from privacy.zk.transcript import Transcript
@@ -88,6 +89,8 @@ class EvaluationStatement:
         ids += [self.schema, self.records_id, self.handles, self.head_root]
         if any(len(x) != _ID for x in (*ids, *self.input_digests, *self.result_digests)):
             raise UsageError("identifiers and digests of a statement have 32 bytes")
+        if any(len(output.commitment) != POINT_BYTES for output in self.outputs):
+            raise UsageError(f"a commitment has {POINT_BYTES} bytes")
         if not self.outputs or self.blocks < 1 or self.first_block < 0:
             raise UsageError("a statement covers at least one block and one output")
         if len(self.input_digests) != self.blocks * self.ciphertexts:
@@ -189,7 +192,7 @@ class EvaluationStatement:
         return first, quotients + commitment_key("evaluation/t4", T4_ROWS, group)
 
     def segments(
-        self, instances: Sequence[Instance], rho: Sequence[int], weights_key: CommitmentKey, group: Group = ARKWORKS
+        self, instances: Sequence[Instance], rho: Sequence[int], group: Group = ARKWORKS
     ) -> list[LinearSegment]:
         """What T1 opens: sum_b rho_b C_b, sum_b rho_b C_K,b, and C_W of each output."""
         # C_b and C_K,b are opened apart, each under its own generators. Their sum would not do: C_K,b is sent after
@@ -198,7 +201,7 @@ class EvaluationStatement:
         segments = [
             (first, group.msm([x.C for x in instances], rho)),
             (second, group.msm([x.C_K for x in instances], rho)),
-            *((weights_key, group.decode(output.commitment)) for output in self.outputs),
+            *((weights_key(self.d, group), group.decode(output.commitment)) for output in self.outputs),
         ]
         return [LinearSegment(key, C, runs) for (key, C), runs in zip(segments, self.shapes(), strict=True)]
 

@@ -24,7 +24,6 @@ from privacy.ckks.evaluation_proof import (
 from privacy.ckks.folding import one_blas_thread
 from privacy.errors import UsageError
 from privacy.zk.group import ARKWORKS, ORDER
-from privacy.zk.pedersen import CommitmentKey
 from privacy.zk.randomness import SecretStream, random_scalar
 from privacy.zk.relations import T4_ROWS, J, inner, prove_linear
 from privacy.zk.transcript import Transcript
@@ -66,7 +65,6 @@ def prove_evaluation(
     inputs: Callable[[int], npt.NDArray[np.uint64]],
     evaluations: Sequence[Evaluation],
     outputs: Sequence[OutputWitness],
-    weights_key: CommitmentKey,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> bytes:
     """Prove that every result of `evaluations` (block-major, then output) is what the statement says.
@@ -106,7 +104,7 @@ def prove_evaluation(
             alphas_w[o] = [(x + rho * y) % ORDER for x, y in zip(alphas_w[o], base, strict=True)]
             beta += rho * form.beta(evaluations[b].result, instances[b])
         progress(block + 1, statement.blocks)
-    segments = statement.segments(instances, form.rho, weights_key)
+    segments = statement.segments(instances, form.rho)
     witness = [first[0], second[0], *([*o.weights, o.bias] for o in outputs)]
     blindings = [first[1], second[1], *(o.rho for o in outputs)]
     opening = prove_linear(attempt, segments, [*alpha, *alphas_w], beta % ORDER, witness, blindings)

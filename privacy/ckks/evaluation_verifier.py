@@ -31,9 +31,8 @@ from privacy.ckks.evaluation_proof import (
 )
 from privacy.ckks.folding import one_blas_thread
 from privacy.ckks.packing import Packing, rows_shifted
-from privacy.errors import VerificationFailed
+from privacy.errors import UsageError, VerificationFailed
 from privacy.zk.group import ARKWORKS, ORDER, Group
-from privacy.zk.pedersen import CommitmentKey
 
 __all__ = ["VerifiedEvaluation", "verify_evaluation", "virtual_inputs"]
 
@@ -72,7 +71,6 @@ def verify_evaluation(
     p1: Residues,
     inputs: Callable[[int], Residues],
     results: Callable[[int], ResultCiphertext],
-    weights_key: CommitmentKey,
     progress: Callable[[int, int], None] = lambda done, total: None,
     group: Group = ARKWORKS,
 ) -> VerifiedEvaluation:
@@ -118,7 +116,7 @@ def verify_evaluation(
             alphas_w[o] = [(x + form.rho[b] * y) % ORDER for x, y in zip(alphas_w[o], base, strict=True)]
             beta += form.rho[b] * form.beta(result, decoded.instances[b])
         progress(block + 1, statement.blocks)
-    segments = statement.segments(decoded.instances, form.rho, weights_key, group)
+    segments = statement.segments(decoded.instances, form.rho, group)
     decoded.opening.verify(transcript, segments, [*form.alpha(p0, p1), *alphas_w], beta % ORDER)
     return VerifiedEvaluation(statement, Fraction(bounds.err, 1 << params.D), bounds.f, _TOKEN)
 
@@ -129,7 +127,11 @@ def _check_inputs(statement: EvaluationStatement, block: int, stored: Residues) 
         raise VerificationFailed("evaluation.inputs", f"block {block} has shape {stored.shape}")
     expected = statement.input_digests[block * m : (block + 1) * m]
     for place, (array, digest) in enumerate(zip(stored, expected, strict=True)):
-        if input_digest(params, statement.key_id, array) != digest:
+        try:
+            found = input_digest(params, statement.key_id, array)
+        except UsageError as error:
+            raise VerificationFailed("evaluation.inputs", f"ciphertext {place} of block {block}: {error}") from error
+        if found != digest:
             raise VerificationFailed(
                 "evaluation.inputs", f"ciphertext {place} of block {block} is not the committed one"
             )
@@ -138,5 +140,9 @@ def _check_inputs(statement: EvaluationStatement, block: int, stored: Residues) 
 def _check_result(statement: EvaluationStatement, instance: int, result: ResultCiphertext) -> None:
     if not np.array_equal(result.positions, statement.positions):
         raise VerificationFailed("evaluation.positions", f"result {instance} publishes other coefficients")
-    if result_digest(statement.params, result) != statement.result_digests[instance]:
+    try:
+        found = result_digest(statement.params, result)
+    except UsageError as error:
+        raise VerificationFailed("evaluation.results", f"result {instance}: {error}") from error
+    if found != statement.result_digests[instance]:
         raise VerificationFailed("evaluation.results", f"result {instance} is not the one of the statement")

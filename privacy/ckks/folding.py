@@ -32,6 +32,9 @@ LIMBS: Final = 17
 
 _SCALAR_LIMBS: Final = 16
 _LIMB: Final = 1 << LIMB_BITS
+_SLICE: Final = 64
+"""Arrays split into limbs at a time, so that wide models do not multiply memory."""
+
 _INPUT_LIMB_BITS: Final = 18
 _INPUT_LIMIT: Final = (1 << 2 * _INPUT_LIMB_BITS) + (1 << _INPUT_LIMB_BITS)
 _KEY_LIMBS: Final = 3
@@ -90,13 +93,17 @@ def contract(folded: FloatArray, arrays: npt.NDArray[np.uint64]) -> list[int]:
     if terms << (LIMB_BITS - 1 + _INPUT_LIMB_BITS + 1) > _EXACT or int(arrays.max()) >= _INPUT_LIMIT:
         raise UsageError(f"a contraction over {terms} coordinates is not exact in double precision")
     flat = arrays.reshape(m, terms)
-    split = np.empty((2, m, terms))
-    split[0] = flat & ((1 << _INPUT_LIMB_BITS) - 1)
-    split[1] = flat >> _INPUT_LIMB_BITS
     form = np.moveaxis(folded, -2, 0).reshape(LIMBS, terms)
-    products = (split.reshape(2 * m, terms) @ form.T).astype(np.int64)
-    low, high = recombine(products[:m].T), recombine(products[m:].T)
-    return [x + (y << _INPUT_LIMB_BITS) for x, y in zip(low, high, strict=True)]
+    out: list[int] = []
+    for start in range(0, m, _SLICE):
+        part = flat[start : start + _SLICE]
+        split = np.empty((2, *part.shape))
+        split[0] = part & ((1 << _INPUT_LIMB_BITS) - 1)
+        split[1] = part >> _INPUT_LIMB_BITS
+        products = (split.reshape(-1, terms) @ form.T).astype(np.int64)
+        low, high = recombine(products[: len(part)].T), recombine(products[len(part) :].T)
+        out += [x + (y << _INPUT_LIMB_BITS) for x, y in zip(low, high, strict=True)]
+    return out
 
 
 def correlate(folded: FloatArray, polynomials: npt.NDArray[np.uint64]) -> IntArray:

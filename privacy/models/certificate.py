@@ -176,8 +176,11 @@ _VERIFIED: Final = object()
 
 
 def weights_key(d: int, group: Group = ARKWORKS) -> CommitmentKey:
-    """The key of C_W: d generators for the weights, then one for the bias."""
-    return commitment_key("model/weights", d + 1, group)
+    """The key of C_W: d generators for the weights, and one of another purpose for the bias.
+
+    Were the bias the (d+1)st generator of the same purpose, a commitment to d weights would also open as d + 1.
+    """
+    return commitment_key("model/weights", d, group) + commitment_key("model/bias", 1, group)
 
 
 def commit_model(

@@ -168,6 +168,8 @@ def prove_linear(
     group = segments[0].key.group
     if (sum(inner(alpha, v) for alpha, v in zip(alphas, witness, strict=True)) - beta) % ORDER:
         raise UsageError("the witness does not satisfy the linear relation")
+    for segment, v in zip(segments, witness, strict=True):
+        _check_bounds(segment.runs, v)
     _absorb_statement(transcript, segments, beta)
     stream = SecretStream()
     while True:
@@ -188,6 +190,16 @@ def prove_linear(
             transcript.adopt(attempt)
             r = tuple((a + c * rho) % ORDER for a, rho in zip(k_blindings, blindings, strict=True))
             return LinearProof(masks, t, tuple(responses), r)
+
+
+def _check_bounds(runs: Sequence[Run], v: Sequence[int]) -> None:
+    """A coordinate beyond its bound would shift its response by more than the interval allows, and show."""
+    at = 0
+    for run in runs:
+        part = v[at : at + run.count]
+        at += run.count
+        if run.bound is not None and (max(part) > run.bound or min(part) < -run.bound):
+            raise UsageError("a witness coordinate exceeds its public bound")
 
 
 def _masks(stream: SecretStream, runs: Sequence[Run]) -> list[int]:

@@ -19,7 +19,6 @@ from privacy.ckks.canonical import decode_input, decode_public_key, decode_resul
 from privacy.ckks.evaluation_verifier import verify_evaluation
 from privacy.ckks.keys import derive_p1
 from privacy.ckks.params import ParameterSet
-from privacy.models.certificate import weights_key
 from privacy.models.quantise import reference, to_answers
 from tests.api.conftest import Caller, CertifiedKey, CertifiedModel, Running, Upload, ok, refused
 
@@ -84,7 +83,7 @@ def test_answers_are_the_models_and_proofs_verify(
             p0 = decode_public_key(params, reader.blob(key.body.p0))
             p1 = derive_p1(params, key.body.clinic, key.body.number)
             verified = verify_evaluation(
-                statement, reader.blob(proof.digest), p0, p1, inputs, results.__getitem__, weights_key(3)
+                statement, reader.blob(proof.digest), p0, p1, inputs, results.__getitem__
             )
             assert proof.blur_bits == verified.blur_bits
             for number, result in enumerate(results):

@@ -93,8 +93,10 @@ def largest(accepts) -> int:
     return low
 
 
-def test_the_room_for_the_blur_ends_where_it_falls_below_one() -> None:
-    """Recomputed from the rule, not from the code's own numbers."""
+def test_the_room_for_the_blur_ends_where_it_no_longer_hides_u() -> None:
+    """Recomputed from the rule, not from the code's own numbers: 2^f >= 8 E_pk sqrt(N)."""
+    floor = 8 * E_PK * isqrt(LINEAR.N)
+    assert floor == 1 << 14
     N, D, gamma = LINEAR.N, LINEAR.D, isqrt(24 * LINEAR.N) + 1
 
     def room(instances: int, grid_bits: int) -> int:
@@ -105,10 +107,12 @@ def test_the_room_for_the_blur_ends_where_it_falls_below_one() -> None:
     for grid_bits in (8, 9, 10, 12):
         last = largest(lambda n, g=grid_bits: derive(instances=n, grid_bits=g))
         if last < MAX_INSTANCES:
-            assert room(last, grid_bits) >= 1 > room(last + 1, grid_bits)
+            assert room(last, grid_bits) >= floor > room(last + 1, grid_bits)
             assert derive(instances=last, grid_bits=grid_bits).f == room(last, grid_bits).bit_length() - 1
     grid = largest(lambda g: derive(grid_bits=g))
-    assert room(1, grid) >= 1 > room(1, grid + 1)
+    assert room(1, grid) >= floor > room(1, grid + 1)
+    with pytest.raises(UsageError, match="too little to hide u"):
+        derive(grid_bits=grid + 1)
 
 
 def test_the_error_stays_under_a_64th_of_the_grid_and_is_what_a_decryption_can_be_off_by() -> None:

@@ -87,8 +87,8 @@ def test_extreme_weights_and_biases_are_certified() -> None:
 
 
 def test_C_W_commits_to_the_weights_in_order_then_the_bias(one: Certified) -> None:
-    key = commitment_key("model/weights", 3)
-    assert key.points == weights_key(2).points == tuple(generators("model/weights", 3))
+    key = commitment_key("model/weights", 2) + commitment_key("model/bias", 1)
+    assert key.points == weights_key(2).points == (*generators("model/weights", 2), *generators("model/bias", 1))
     C_W = key.commit([5, -7, 11], one.openings[0].rho)
     assert ARKWORKS.encode(C_W) == one.statement.outputs[0].C_W
 

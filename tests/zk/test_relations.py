@@ -150,8 +150,10 @@ def test_moving_a_first_message_or_t_is_refused(statement, proof) -> None:
             bad.verify(start(), segments, alphas, beta)
 
 
-def test_an_opening_of_the_sum_of_two_commitments_says_nothing_of_each(statement) -> None:
+def test_an_opening_of_the_sum_of_two_commitments_says_nothing_of_each(statement, monkeypatch) -> None:
     """Why segments stay apart: what was committed first can be moved by what was committed second."""
+    # Whoever cheats runs a prover that does not check its own witness.
+    monkeypatch.setattr(relations, "_check_bounds", lambda runs, v: None)
     segments, alphas, beta, blindings = statement
     first, second = segments
     shift = first.key.commit([1, *[0] * 8], 0)
@@ -388,3 +390,11 @@ def test_a_coordinate_out_of_range_escapes_a_ternary_row_at_most_half_the_time(r
 def test_the_number_of_rows_reaches_the_stated_error() -> None:
     assert J == 160
     assert T4_ROWS * KAPPA == 170
+
+
+def test_a_prover_refuses_a_witness_beyond_its_public_bounds(statement) -> None:
+    """Its responses would leave the interval in a way that depends on the witness."""
+    segments, alphas, beta, blindings = statement
+    beyond = ([2, *WITNESS[0][1:]], WITNESS[1])
+    with pytest.raises(UsageError, match="exceeds its public bound"):
+        prove_linear(start(), segments, alphas, (beta + alphas[0][0]) % ORDER, beyond, blindings)
