@@ -111,7 +111,7 @@ def test_the_room_for_the_blur_ends_where_it_no_longer_hides_u() -> None:
             assert derive(instances=last, grid_bits=grid_bits).f == room(last, grid_bits).bit_length() - 1
     grid = largest(lambda g: derive(grid_bits=g))
     assert room(1, grid) >= floor > room(1, grid + 1)
-    with pytest.raises(UsageError, match="too little to hide u"):
+    with pytest.raises(UsageError, match="blur"):
         derive(grid_bits=grid + 1)
 
 
