@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from api.client.audit import verify_bundle
 from api.client.prediction import VerifiedPrediction
 from api.consistency import ConsistencyProof
-from api.entries import Policy, PredictionProof, Reference, Revocation
+from api.entries import Party, Policy, PredictionProof, Reference, Revocation, sign_entry
 from ledger import Signer
 from ledger.merkle import Frontier, leaf_hash
 from privacy import attestation as att
@@ -157,8 +158,7 @@ def test_records_of_another_key_are_refused(story: Story, path: Path) -> None:
     records = bundles.submit(story.world, story.clinic, older, inputs, len(PATIENTS))
     prediction = story.log(
         records=records.entry.reference,
-        checkpoint_size=story.world.log.size,
-        checkpoint_root=story.world.log.head().root,
+        **head_of(story),
     )
     refused(story.bundle(path, prediction), story, "records.key")
 
@@ -181,8 +181,7 @@ def test_records_logged_by_another_clinic_are_refused(story: Story, path: Path) 
     )
     prediction = story.log(
         records=records.entry.reference,
-        checkpoint_size=story.world.log.size,
-        checkpoint_root=story.world.log.head().root,
+        **head_of(story),
     )
     indices = _indices(story, prediction, thief.reference)
     refused(story.bundle(path, prediction, indices=indices), story, "entry.author")
@@ -195,10 +194,63 @@ def test_an_entry_under_anothers_name_is_refused(tmp_path: Path, path: Path) -> 
     prediction = story.log(
         key=key.reference,
         records=records.entry.reference,
-        checkpoint_size=story.world.log.size,
-        checkpoint_root=story.world.log.head().root,
+        **head_of(story),
     )
     refused(story.bundle(path, prediction), story, "entry.name")
+
+
+def head_of(story: Story) -> dict[str, Any]:
+    """The fields of a prediction made under the log's present head."""
+    return {"checkpoint_size": story.world.log.size, "checkpoint_root": story.world.log.head().root}
+
+
+def test_records_of_another_number_of_features_are_refused(story: Story, path: Path) -> None:
+    records = bundles.submit(story.world, story.clinic, story.key, story.records.inputs, len(PATIENTS), d=4)
+    prediction = story.log(records=records.entry.reference, **head_of(story))
+    refused(story.bundle(path, prediction), story, "records.features")
+
+
+def test_a_number_of_features_that_fits_no_ciphertext_is_refused(story: Story, path: Path) -> None:
+    records = bundles.submit(story.world, story.clinic, story.key, story.records.inputs, len(PATIENTS), d=5000)
+    prediction = story.log(records=records.entry.reference, **head_of(story))
+    refused(story.bundle(path, prediction), story, "records.features")
+
+
+def test_records_of_another_schema_are_refused(story: Story, path: Path) -> None:
+    records = bundles.submit(
+        story.world, story.clinic, story.key, story.records.inputs, len(PATIENTS), schema=bytes(32)
+    )
+    prediction = story.log(records=records.entry.reference, **head_of(story))
+    refused(story.bundle(path, prediction), story, "records.schema")
+
+
+def test_a_reference_with_another_leaf_is_refused(story: Story, path: Path) -> None:
+    prediction = story.log(model=Reference(story.model.reference.index, bytes(32)))
+    refused(story.bundle(path, prediction, story.attest(story.log())), story, "entry.reference")
+
+
+def test_a_reference_to_an_entry_of_another_kind_is_refused(story: Story, path: Path) -> None:
+    prediction = story.log(model=story.key.reference)
+    refused(story.bundle(path, prediction), story, "entry.kind")
+
+
+def test_an_author_that_is_no_party_is_refused(story: Story, path: Path) -> None:
+    impostor = bundles.Actor(story.clinic.private_key, story.key.reference)
+    records = bundles.submit(story.world, impostor, story.key, story.records.inputs, len(PATIENTS))
+    prediction = story.log(records=records.entry.reference, **head_of(story))
+    refused(story.bundle(path, prediction), story, "entry.author")
+
+
+def test_an_author_who_registered_after_signing_is_refused(story: Story, path: Path) -> None:
+    """A party entry can be known before it is logged, so a reference to it can be too."""
+    private_key = Ed25519PrivateKey.generate()
+    party = sign_entry(Party("owner", "late", private_key.public_key().public_bytes_raw()), None, private_key)
+    late = bundles.Actor(private_key, Reference(story.world.log.size + 1, leaf_hash(party)))
+    model = story.world.append(late, story.model_material.body(version="late"))
+    story.world.log.append(party)
+    prediction = story.log(model=model.reference, **head_of(story))
+    indices = _indices(story, prediction, late.reference) - {story.owner.reference.index}
+    refused(story.bundle(path, prediction, indices=indices), story, "ledger.order")
 
 
 # -- the answers -------------------------------------------------------------------------------------------------------
@@ -293,8 +345,7 @@ def test_an_entry_with_a_forged_signature_is_refused(tmp_path: Path, path: Path)
     records = bundles.submit(story.world, forger, story.key, story.records.inputs, len(PATIENTS))
     prediction = story.log(
         records=records.entry.reference,
-        checkpoint_size=story.world.log.size,
-        checkpoint_root=story.world.log.head().root,
+        **head_of(story),
     )
     refused(story.bundle(path, prediction), story, "entry.signature")
 
@@ -374,8 +425,7 @@ def test_records_whose_time_is_over_are_refused(story: Story, path: Path) -> Non
     records = bundles.submit(story.world, story.clinic, story.key, story.records.inputs, len(PATIENTS), policy=policy)
     prediction = story.log(
         records=records.entry.reference,
-        checkpoint_size=story.world.log.size,
-        checkpoint_root=story.world.log.head().root,
+        **head_of(story),
     )
     refused(story.bundle(path, prediction), story, "policy.expired")
 
@@ -526,8 +576,7 @@ def test_commitments_of_another_key_are_refused(tmp_path: Path, path: Path) -> N
     prediction = story.log(
         key=key.reference,
         records=records.entry.reference,
-        checkpoint_size=story.world.log.size,
-        checkpoint_root=story.world.log.head().root,
+        **head_of(story),
     )
     material = replace(story, records=records)
     refused(material.bundle(path, prediction), story, "key.commitments")
