@@ -184,6 +184,33 @@ def test_the_clear_cross_term_would_be_an_equation_about_the_witness(made, monke
     assert not ARKWORKS.equal(proof.T1, key.commit([t1(v)], 0))
 
 
+def test_first_messages_made_after_the_challenge_prove_anything(keys, monkeypatch) -> None:
+    """With c in hand, A and T0 follow from arbitrary responses. So c must depend on them."""
+    false = [[2, 0, 1, 1], [5, 7, 35, 9]]
+    segments = commit(keys, false, [3, 4])
+    responses, blindings, tau = list(range(1, 9)), [11, 12], 13
+
+    def forge() -> QuadraticProof:
+        transcript = start()
+        quadratic._absorb_segments(transcript, segments)
+        form = system().fold(transcript.challenge_scalar(b"zeta"))
+        c = transcript.challenge_scalar(b"c")  # too early
+        parts = (responses[:4], responses[4:])
+        masks = [
+            ARKWORKS.add(s.key.commit(z, r), ARKWORKS.multiply(s.commitment, -c))
+            for s, z, r in zip(segments, parts, blindings, strict=True)
+        ]
+        key = quadratic._scalar_key(ARKWORKS)
+        T1 = key.commit([5], 6)
+        T0 = ARKWORKS.add(key.commit([form.evaluate(responses, c)], tau), ARKWORKS.multiply(T1, -c))
+        return QuadraticProof(tuple(masks), T0, T1, tuple(responses), tuple(blindings), tau)
+
+    with pytest.raises(VerificationFailed):
+        forge().verify(start(), segments, system())
+    monkeypatch.setattr(quadratic, "_absorb_first_messages", lambda *_: None)
+    forge().verify(start(), segments, system())
+
+
 def test_masks_are_never_reused(made) -> None:
     segments, proof, blindings = made
     again = prove_quadratic(start(), segments, system(), WITNESS, blindings)
