@@ -21,6 +21,8 @@ __all__ = ["E_PK", "MAX_INSTANCES", "Bounds", "derive_bounds"]
 E_PK: Final = 32
 """Proven bound on the error of a public key."""
 
+_MAX_BITS: Final = 256
+
 _BLUR_FLOOR: Final = 8
 """The blur must exceed this many times E_pk sqrt(N): under a key with a short p0, whose decryption noise is p0 u, a
 clinic could otherwise round the blur away and read u, and with u the weights from c1."""
@@ -75,7 +77,8 @@ def derive_bounds(
         raise UsageError(f"one proof covers 1 to {MAX_INSTANCES} blocks x outputs, got {instances}")
     if not 1 <= published <= N:
         raise UsageError(f"a block publishes 1 to {N} coefficients, got {published}")
-    if d < 1 or b < 1 or b_bias < 1 or not 0 <= grid_bits <= params.D - 6:
+    # The cap comes before any shift: these numbers may stand in an entry that somebody made up.
+    if d < 1 or not 1 <= b <= _MAX_BITS or not 1 <= b_bias <= _MAX_BITS or not 0 <= grid_bits <= params.D - 6:
         raise UsageError(f"impossible shape: d={d}, b={b}, b_bias={b_bias}, grid 2^-{grid_bits}")
     rho, rho4 = 2201 * instances, 1024 * instances
     T1 = isqrt(756 * N) + 1

@@ -231,3 +231,9 @@ def test_primes_that_a_t4_challenge_could_be_a_multiple_of_are_refused() -> None
 
 def test_few_patients_leave_room_for_more_blur() -> None:
     assert derive(published=1).f > derive(published=569).f > derive().f == 25
+
+
+def test_absurd_bit_sizes_are_refused_before_any_number_is_made_of_them() -> None:
+    for changes in ({"b": 1 << 53}, {"b_bias": 1 << 53}, {"b": 257}, {"b_bias": 257}):
+        with pytest.raises(UsageError, match="impossible shape"):
+            derive(**changes)
