@@ -197,13 +197,17 @@ class EvaluationStatement:
         """What T1 opens: sum_b rho_b C_b, sum_b rho_b C_K,b, and C_W of each output."""
         # C_b and C_K,b are opened apart, each under its own generators. Their sum would not do: C_K,b is sent after
         # the rows are known and could move u and the masks to fit them.
-        first, second = self.witness_keys(group)
-        segments = [
-            (first, group.msm([x.C for x in instances], rho)),
-            (second, group.msm([x.C_K for x in instances], rho)),
-            *((weights_key(self.d, group), group.decode(output.commitment)) for output in self.outputs),
+        commitments = [
+            group.msm([x.C for x in instances], rho),
+            group.msm([x.C_K for x in instances], rho),
+            *(group.decode(output.commitment) for output in self.outputs),
         ]
-        return [LinearSegment(key, C, runs) for (key, C), runs in zip(segments, self.shapes(), strict=True)]
+        segments = zip(self.opening_keys(group), commitments, self.shapes(), strict=True)
+        return [LinearSegment(key, C, runs) for key, C, runs in segments]
+
+    def opening_keys(self, group: Group = ARKWORKS) -> list[CommitmentKey]:
+        """Keys of the segments of T1."""
+        return [*self.witness_keys(group), *(weights_key(self.d, group) for _ in self.outputs)]
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from privacy.ckks.folding import one_blas_thread
 from privacy.errors import UsageError
 from privacy.zk.group import ARKWORKS, ORDER
 from privacy.zk.randomness import SecretStream, random_scalar
-from privacy.zk.relations import T4_ROWS, J, inner, prove_linear
+from privacy.zk.relations import T4_ROWS, J, Masks, inner, prove_linear
 from privacy.zk.transcript import Transcript
 
 __all__ = ["OutputWitness", "prove_evaluation"]
@@ -79,6 +79,7 @@ def prove_evaluation(
     if len(evaluations) != statement.instances or len(outputs) != len(statement.outputs):
         raise UsageError("one evaluation an instance and one opening an output are needed")
     check_public_key(statement, p0, p1)
+    opening_masks = Masks(statement.opening_keys(), statement.shapes())
     transcript = statement.start()
     for _ in range(_MAX_ATTEMPTS):
         # Nothing of an attempt that fails is ever shown; masks and commitments are drawn anew.
@@ -107,7 +108,7 @@ def prove_evaluation(
     segments = statement.segments(instances, form.rho)
     witness = [first[0], second[0], *([*o.weights, o.bias] for o in outputs)]
     blindings = [first[1], second[1], *(o.rho for o in outputs)]
-    opening = prove_linear(attempt, segments, [*alpha, *alphas_w], beta % ORDER, witness, blindings)
+    opening = prove_linear(attempt, segments, [*alpha, *alphas_w], beta % ORDER, witness, blindings, opening_masks)
     return EvaluationProof(tuple(instances), opening).encode(statement)
 
 

@@ -87,6 +87,8 @@ def verify_evaluation(
     params, bounds = statement.params, statement.bounds
     check_public_key(statement, p0, p1)
     decoded = EvaluationProof.decode(statement, proof, group)
+    # Half of the work is opening the responses, which depends on nothing that follows: it runs beside it.
+    in_progress = decoded.opening.open_soon(statement.opening_keys(group))
     transcript = statement.start()
     absorb_first(transcript, group, [x.C for x in decoded.instances])
     rows = Rows.draw(transcript, params, statement.positions)
@@ -117,7 +119,7 @@ def verify_evaluation(
             beta += form.rho[b] * form.beta(result, decoded.instances[b])
         progress(block + 1, statement.blocks)
     segments = statement.segments(decoded.instances, form.rho, group)
-    decoded.opening.verify(transcript, segments, [*form.alpha(p0, p1), *alphas_w], beta % ORDER)
+    decoded.opening.verify(transcript, segments, [*form.alpha(p0, p1), *alphas_w], beta % ORDER, in_progress)
     return VerifiedEvaluation(statement, Fraction(bounds.err, 1 << params.D), bounds.f, _TOKEN)
 
 

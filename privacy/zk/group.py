@@ -39,7 +39,10 @@ Point: TypeAlias = Any
 Task: TypeAlias = tuple[Sequence[Point], Sequence[int]]
 """Points and as many scalars."""
 
-_PARALLEL_TERMS: Final = 512
+_PARALLEL_COST: Final = 1 << 17
+"""Points times bits below which a second thread costs more than it saves."""
+
+_SPLIT_TERMS: Final = 512
 """Below this many terms a second thread costs more than it saves."""
 
 
@@ -175,8 +178,9 @@ class _Arkworks(Group):
         for place, (points, scalars) in enumerate(tasks):
             for some_points, some_scalars in _by_length(points, scalars):
                 converted = [arkworks.Scalar.from_le_bytes(s.to_bytes(32, "little")) for s in some_scalars]
-                parts = workers if len(converted) >= _PARALLEL_TERMS else 1
                 bits = max(s.bit_length() for s in some_scalars)
+                # Small work stays in this thread: the others may be busy with somebody's large work.
+                parts = workers if len(converted) * bits >= _PARALLEL_COST else 1
                 for i in range(parts):  # interleaved: scalars of one length stand together
                     mine = converted[i::parts]
                     pieces.append((len(mine) * bits, place, list(some_points[i::parts]), mine))
@@ -189,7 +193,7 @@ class _Arkworks(Group):
 def _by_length(points: Sequence[Point], scalars: Sequence[int]) -> list[Task]:
     """One long scalar makes the library walk all of its windows for every point: short ones go apart."""
     short = [s >> _SHORT_BITS == 0 for s in scalars]
-    if sum(short) < _PARALLEL_TERMS or all(short):
+    if sum(short) < _SPLIT_TERMS or all(short):
         return [(points, scalars)]
     return [
         (
@@ -208,7 +212,7 @@ def _run(pieces: list[tuple[int, int, list[Point], list[Any]]], workers: int) ->
         _, place, points, scalars = piece
         return place, arkworks.G1Point.multiexp_unchecked(points, scalars)
 
-    if workers == 1 or len(pieces) == 1:
+    if workers == 1 or len(pieces) == 1 or sum(piece[0] for piece in pieces) < _PARALLEL_COST:
         return [one(piece) for piece in pieces]
     return list(_pool().map(one, pieces))
 

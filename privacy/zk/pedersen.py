@@ -7,13 +7,15 @@ purposes share no generator but H.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 
 from privacy.errors import UsageError
 from privacy.zk.generators import blinding_generator, generators
 from privacy.zk.group import ARKWORKS, Group, Point
 
-__all__ = ["CommitmentKey", "commit_all", "commitment_key"]
+__all__ = ["CommitmentKey", "commit_all", "commit_soon", "commitment_key"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,18 @@ def commit_all(keys: Sequence[CommitmentKey], vectors: Sequence[Sequence[int]], 
     return [
         group.add(total, group.multiply(key.blinding, rho)) for key, total, rho in zip(keys, sums, rhos, strict=True)
     ]
+
+
+def commit_soon(
+    keys: Sequence[CommitmentKey], vectors: Sequence[Sequence[int]], rhos: Sequence[int]
+) -> Future[list[Point]]:
+    """`commit_all` beside what the caller does meanwhile."""
+    return _background().submit(commit_all, keys, vectors, rhos)
+
+
+@cache
+def _background() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(2, thread_name_prefix="commit")
 
 
 def commitment_key(purpose: str, count: int, group: Group = ARKWORKS) -> CommitmentKey:

@@ -16,6 +16,7 @@ docs/adr/0002-short-responses.md argues the change against full-width responses.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -25,7 +26,7 @@ import numpy.typing as npt
 
 from privacy.errors import UsageError, VerificationFailed
 from privacy.zk.group import ORDER, POINT_BYTES, SCALAR_BYTES, Group, Point
-from privacy.zk.pedersen import CommitmentKey, commit_all
+from privacy.zk.pedersen import CommitmentKey, commit_soon
 from privacy.zk.randomness import SecretStream, expand, random_scalar
 from privacy.zk.transcript import Transcript
 from privacy.zk.wire import Reader, pack_integers, pack_scalars
@@ -36,6 +37,8 @@ __all__ = [
     "J",
     "LinearProof",
     "LinearSegment",
+    "Masks",
+    "OpeningInProgress",
     "Run",
     "check_no_wrap",
     "inner",
@@ -132,24 +135,71 @@ class LinearProof:
         fixed = len(shapes) * (POINT_BYTES + SCALAR_BYTES) + SCALAR_BYTES
         return fixed + sum(run.count * run.width for runs in shapes for run in runs)
 
+    def open_soon(self, keys: Sequence[CommitmentKey]) -> OpeningInProgress:
+        """Start the group operations of `verify`, which depend on responses and keys alone."""
+        return OpeningInProgress(self, tuple(keys), commit_soon(keys, self.responses, self.blindings))
+
     def verify(
-        self, transcript: Transcript, segments: Sequence[LinearSegment], alphas: Sequence[Sequence[int]], beta: int
+        self,
+        transcript: Transcript,
+        segments: Sequence[LinearSegment],
+        alphas: Sequence[Sequence[int]],
+        beta: int,
+        in_progress: OpeningInProgress | None = None,
     ) -> None:
         """Check against the statement that `transcript` has absorbed: all that alphas and the keys derive from.
 
+        `in_progress`: from `open_soon` of this proof with the keys of these segments.
+
         Raises:
             VerificationFailed: `linear.form` or `linear.opening`.
+            UsageError: `in_progress` is of another proof or other keys.
         """
         group = segments[0].key.group
+        keys = tuple(s.key for s in segments)
+        in_progress = in_progress or self.open_soon(keys)
+        if in_progress.proof is not self or in_progress.keys != keys:
+            raise UsageError("the opening that was started is not the one to be verified")
         _absorb_statement(transcript, segments, beta)
         c = _challenge(transcript, group, self.masks, self.t)
         form = sum(inner(alpha, z) for alpha, z in zip(alphas, self.responses, strict=True))
         if (form - self.t - c * beta) % ORDER:
             raise VerificationFailed("linear.form", "the responses do not satisfy the linear relation")
-        opened = commit_all([s.key for s in segments], self.responses, self.blindings)
-        for segment, mask, found in zip(segments, self.masks, opened, strict=True):
+        for segment, mask, found in zip(segments, self.masks, in_progress.opened.result(), strict=True):
             if not group.equal(found, group.add(mask, group.multiply(segment.commitment, c))):
                 raise VerificationFailed("linear.opening", "the responses do not open the commitments")
+
+
+@dataclass(frozen=True)
+class OpeningInProgress:
+    """Com_i(z_i; r_i) of a proof, being computed."""
+
+    proof: LinearProof
+    keys: tuple[CommitmentKey, ...]
+    opened: Future[list[Point]]
+
+
+class Masks:
+    """Masks k of one attempt at T1 and their commitments, computed beside what the prover does meanwhile.
+
+    They hide the witness once. Taking them a second time is refused: two responses under one mask give it away.
+    """
+
+    def __init__(self, keys: Sequence[CommitmentKey], shapes: Sequence[Sequence[Run]]) -> None:
+        stream = SecretStream()
+        self.keys = tuple(keys)
+        self.shapes = tuple(tuple(runs) for runs in shapes)
+        self._k = [_masks(stream, runs) for runs in shapes]
+        self._blindings = [random_scalar() for _ in keys]
+        self._commitments = commit_soon(keys, self._k, self._blindings)
+        self._taken = False
+
+    def take(self) -> tuple[list[list[int]], list[int], list[Point]]:
+        """(k, blindings, commitments), once."""
+        if self._taken:
+            raise UsageError("masks are used once")
+        self._taken = True
+        return self._k, self._blindings, self._commitments.result()
 
 
 def prove_linear(
@@ -159,8 +209,11 @@ def prove_linear(
     beta: int,
     witness: Sequence[Sequence[int]],
     blindings: Sequence[int],
+    masks: Masks | None = None,
 ) -> LinearProof:
     """T1. The transcript must have absorbed everything that alphas, beta and the keys are derived from.
+
+    `masks` are those of the first attempt, if the caller had them prepared for these segments.
 
     Raises:
         UsageError: the witness does not satisfy the form (a false statement has no honest proof).
@@ -170,16 +223,17 @@ def prove_linear(
         raise UsageError("the witness does not satisfy the linear relation")
     for segment, v in zip(segments, witness, strict=True):
         _check_bounds(segment.runs, v)
+    keys, shapes = tuple(s.key for s in segments), tuple(s.runs for s in segments)
+    if masks is not None and (masks.keys != keys or masks.shapes != shapes):
+        raise UsageError("the masks were prepared for other segments")
     _absorb_statement(transcript, segments, beta)
-    stream = SecretStream()
     while True:
         # Masks and their commitments are drawn anew on each attempt; an attempt that fails is never shown.
         attempt = transcript.copy()
-        k = [_masks(stream, segment.runs) for segment in segments]
-        k_blindings = [random_scalar() for _ in segments]
-        masks = tuple(commit_all([s.key for s in segments], k, k_blindings))
+        k, k_blindings, A = (masks or Masks(keys, shapes)).take()
+        masks = None
         t = sum(inner(alpha, part) for alpha, part in zip(alphas, k, strict=True)) % ORDER
-        c = _challenge(attempt, group, masks, t)
+        c = _challenge(attempt, group, A, t)
         responses = []
         for segment, mask, v in zip(segments, k, witness, strict=True):
             z = _responses(segment.runs, mask, v, c)
@@ -189,7 +243,7 @@ def prove_linear(
         else:
             transcript.adopt(attempt)
             r = tuple((a + c * rho) % ORDER for a, rho in zip(k_blindings, blindings, strict=True))
-            return LinearProof(masks, t, tuple(responses), r)
+            return LinearProof(tuple(A), t, tuple(responses), r)
 
 
 def _check_bounds(runs: Sequence[Run], v: Sequence[int]) -> None:

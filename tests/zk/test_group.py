@@ -118,7 +118,7 @@ def test_msm_of_mixed_signs_and_sizes_agrees_between_implementations():
 def test_msm_that_is_split_over_threads_gives_the_same_sum(monkeypatch):
     rng = random.Random(1)
     base = points(ARKWORKS, 3)
-    count = group_module._PARALLEL_TERMS + 7
+    count = group_module._SPLIT_TERMS + 7
     scalars = [rng.randrange(1 - ORDER, ORDER) for _ in range(count)]
     expected = ARKWORKS.msm(base, [sum(scalars[i::3]) % ORDER for i in range(3)])
     for workers in (1, 2, 3):
@@ -131,7 +131,7 @@ def test_msm_that_sets_short_scalars_apart_gives_the_same_sum(long):
     rng = random.Random(2)
     base = points(ARKWORKS, 3)
     edge = 1 << group_module._SHORT_BITS
-    scalars = [rng.randrange(1 - edge, edge) for _ in range(group_module._PARALLEL_TERMS)] + [edge - 1, 1 - edge, 0]
+    scalars = [rng.randrange(1 - edge, edge) for _ in range(group_module._SPLIT_TERMS)] + [edge - 1, 1 - edge, 0]
     scalars += [rng.choice([edge, -edge, rng.randrange(1 - ORDER, ORDER)]) for _ in range(long)]
     rng.shuffle(scalars)
     expected = ARKWORKS.msm(base, [sum(scalars[i::3]) % ORDER for i in range(3)])
