@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo test lint types contracts check bench clean
+.PHONY: setup demo test lint types contracts check docs bench clean
 
 setup: $(STAMP)
 
@@ -25,7 +25,7 @@ demo: $(STAMP)
 	$(BIN)/sealproof demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -38,6 +38,12 @@ contracts: $(STAMP)
 	$(BIN)/lint-imports
 
 check: lint types contracts test
+
+# Rewrites the generated parts of the documents: tables, examples, line counts, the README's outputs.
+docs: $(STAMP)
+	$(BIN)/python docs/tools/line_counts.py
+	$(BIN)/python docs/tools/generate.py
+	$(BIN)/python docs/tools/readme.py --write
 
 bench: $(STAMP)
 	$(BIN)/sealproof bench overhead

@@ -110,7 +110,8 @@ def policy(model: ModelName, folder: Folder = DEFAULT, as_json: Json = False) ->
         out.print(
             f"{output.name} ({output.link}): weights in {output.b} bits, bias in {output.b_bias}; "
             f"{output.bits} bits in all, {float(output.bits_per_answer):.1f} an answer: "
-            f"after {output.answers} answers a clinic may know this output"
+            f"after {output.answers} answers a clinic may know this output",
+            soft_wrap=True,
         )
 
 

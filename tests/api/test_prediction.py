@@ -82,9 +82,7 @@ def test_answers_are_the_models_and_proofs_verify(
             results = [decode_result(params, reader.blob(x)) for x in proof.results]
             p0 = decode_public_key(params, reader.blob(key.body.p0))
             p1 = derive_p1(params, key.body.clinic, key.body.number)
-            verified = verify_evaluation(
-                statement, reader.blob(proof.digest), p0, p1, inputs, results.__getitem__
-            )
+            verified = verify_evaluation(statement, reader.blob(proof.digest), p0, p1, inputs, results.__getitem__)
             assert proof.blur_bits == verified.blur_bits
             for number, result in enumerate(results):
                 answers[number % 2].extend(certified_key.keys.decrypt(result))

@@ -303,11 +303,13 @@ def test_masks_smuggled_into_the_later_commitment_are_refused(world: World, whic
             return forced_linear(transcript, segments, alphas, beta, witness, blindings)
 
     apart, alpha, shapes = EvaluationStatement.segments, Form.alpha, EvaluationStatement.shapes
+    keys = EvaluationStatement.opening_keys
 
     def merged_segments(self, *arguments):
-        monkeypatch.setattr(EvaluationStatement, "shapes", shapes)
-        first, second, *rest = apart(self, *arguments)
-        monkeypatch.setattr(EvaluationStatement, "shapes", merged_shapes)
+        with monkeypatch.context() as unmerged:
+            unmerged.setattr(EvaluationStatement, "shapes", shapes)
+            unmerged.setattr(EvaluationStatement, "opening_keys", keys)
+            first, second, *rest = apart(self, *arguments)
         C = ARKWORKS.add(first.commitment, second.commitment)
         return [LinearSegment(first.key + second.key, C, (*first.runs, *second.runs)), *rest]
 
@@ -315,7 +317,12 @@ def test_masks_smuggled_into_the_later_commitment_are_refused(world: World, whic
         first, second, *rest = shapes(self)
         return [(*first, *second), *rest]
 
+    def merged_keys(self, *arguments):
+        first, second, *rest = keys(self, *arguments)
+        return [first + second, *rest]
+
     monkeypatch.setattr(EvaluationStatement, "segments", merged_segments)
+    monkeypatch.setattr(EvaluationStatement, "opening_keys", merged_keys)
     monkeypatch.setattr(EvaluationStatement, "shapes", merged_shapes)
     monkeypatch.setattr(Form, "alpha", lambda self, *p: ([x for part in alpha(self, *p) for x in part],))
     accepted(type("Cheat", (Merged,), late)(world, honest.results))
