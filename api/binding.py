@@ -221,7 +221,9 @@ def check_coverage(prediction: Prediction, records: Records, outputs: int) -> No
             if covered & answers:
                 raise VerificationFailed("prediction.coverage", f"block {block} is answered twice")
             covered |= answers
-    if covered != {(block, output) for block in range(blocks) for output in range(outputs)}:
+    # Counted, not compared with a set of all: an entry may claim 2^53 blocks.
+    within = all(block < blocks and output < outputs for block, output in covered)
+    if not within or len(covered) != blocks * outputs:
         raise VerificationFailed("prediction.coverage", "not every block is answered under every output")
 
 

@@ -42,8 +42,7 @@ class BlobStore:
         target = self.path(digest)
         if target.is_file():
             return digest
-        if shutil.disk_usage(self._folder).free < self._min_free + len(data):
-            raise StorageFull("the server keeps no more blobs until there is room")
+        self.check_room(len(data))
         if not target.parent.is_dir():
             target.parent.mkdir(exist_ok=True, mode=0o700)
             fsync_folder(self._folder)
@@ -59,6 +58,11 @@ class BlobStore:
             raise
         fsync_folder(target.parent)
         return digest
+
+    def check_room(self, size: int) -> None:
+        """Raise StorageFull unless `size` more bytes leave what has to stay free of the disk."""
+        if shutil.disk_usage(self._folder).free < self._min_free + size:
+            raise StorageFull("the server stores nothing more until there is room")
 
     def get(self, digest: bytes) -> bytes:
         """The blob with this digest. Raises NotFound, and BlobDamaged if the file was changed."""

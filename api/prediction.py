@@ -299,6 +299,7 @@ def write_bundle(
 
     Raises:
         NotFound: a blob is missing.
+        StorageFull: there is no room for it.
         UsageError: too much for one bundle.
     """
     prediction = registry.get(index, Prediction)
@@ -312,8 +313,12 @@ def write_bundle(
         old = prediction.body.checkpoint_size
         steps = tuple(log.consistency_proof(old, head.size))
         bundle.set_consistency_proof(ConsistencyProof(old, head.size, steps).format())
+        total = 0
         for digest in _blob_digests(prediction.body, context, blobs, inputs):
-            bundle.add_blob(blobs.get(digest))
+            data = blobs.get(digest)
+            total += len(data)
+            blobs.check_room(len(data) + total)  # what is collected is written a second time, in its order
+            bundle.add_blob(data)
 
 
 def _entry_indices(registry: Registry, prediction: int, context: Context) -> set[int]:

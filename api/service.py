@@ -49,7 +49,7 @@ from api.signing import (
     timestamp,
     verify_request,
 )
-from api.submission import check_behind, check_opening
+from api.submission import check_behind, check_opening, check_result_count
 from ledger import Log, Signer
 from privacy.canonical_json import parse_timestamp
 from privacy.ckks.canonical import encode_input
@@ -62,7 +62,9 @@ __all__ = ["Service", "admit_party", "split_frames"]
 
 _HEAVY = 2
 _TURN_SECONDS = 20
-"""Requests that verify certificates or expand ciphertexts at a time, and how long others wait for their turn."""
+_MOST_WAITING = 8
+"""Requests that do heavy work at a time, how long others wait for their turn, and how many: each waits in one of the
+threads that answer those who only read."""
 
 
 class Service:
@@ -85,6 +87,7 @@ class Service:
             self.registry = Registry.read(self.log)
             self._write = threading.RLock()
             self._heavy = threading.BoundedSemaphore(_HEAVY)
+            self._waiting = threading.BoundedSemaphore(_MOST_WAITING)
             self._key = _server_key(data / "server.key")
             self.party = self._own_party()
             self.jobs = JobStore(data / "jobs.sqlite")
@@ -138,8 +141,8 @@ class Service:
         if decoded.body.role == "server":
             raise NotPermitted("party.role", "a server registers itself")
         self.registry.check(entry)
-        if self.settings.registration == "closed" and not _admission(self.settings.data, decoded.body).is_file():
-            raise NotPermitted("party.registration", "the operator has not admitted this key (sealproof party add)")
+        if self.settings.registration == "closed" and not _is_admitted(self.settings.data, decoded.body, entry):
+            raise NotPermitted("party.registration", "the operator has not admitted this entry (sealproof party add)")
         return self._append(entry), True
 
     # -- what is submitted ---------------------------------------------------------------------------------------------
@@ -189,6 +192,9 @@ class Service:
     def _append(self, entry: bytes) -> Reference:
         with self._write:
             self.registry.refresh(self.log)  # an append that was reported as failed may have happened
+            found = self.registry.index_of(entry)
+            if found is not None:
+                return Reference.to(found, entry)
             self.registry.check(entry)
             appended = self.log.append(entry)
             self.registry.refresh(self.log)
@@ -210,8 +216,13 @@ class Service:
     @contextmanager
     def _turn(self) -> Iterator[None]:
         """A turn at heavy work. Raises RateLimited rather than hold up those who only read."""
-        if not self._heavy.acquire(timeout=_TURN_SECONDS):
+        if not self._waiting.acquire(blocking=False):
             raise RateLimited("the server is busy", retry_after=_TURN_SECONDS)
+        try:
+            if not self._heavy.acquire(timeout=_TURN_SECONDS):
+                raise RateLimited("the server is busy", retry_after=_TURN_SECONDS)
+        finally:
+            self._waiting.release()
         try:
             yield
         finally:
@@ -249,6 +260,7 @@ class Service:
         self._check_fit(context)
         if not self.has_opening(context.model.reference):
             raise NotReady(f"the owner of model {model} has not given its weights to this server")
+        check_result_count(context.records.body.blocks * len(context.model.body.outputs))
         plan = self._plan(context)
         check_entry_size(context, plan)
         with self._write:
@@ -408,8 +420,18 @@ def _admission(data: Path, party: Party) -> Path:
     return data / "admitted" / f"{party.public_key.hex()}.json"
 
 
+def _is_admitted(data: Path, party: Party, entry: bytes) -> bool:
+    """Whether the operator admitted this very entry: the role and the name that he saw, not the key alone."""
+    try:
+        return _admission(data, party).read_bytes() == entry
+    except FileNotFoundError:
+        return False
+
+
 def admit_party(data: Path, entry: bytes) -> Party:
-    """Admit the key of a party entry to a server with closed registration, running or not; its holder then registers.
+    """Admit a party entry (name, role and key) to a server with closed registration; its holder then registers.
+
+    The server may be running.
 
     Raises DecodeError, VerificationFailed(`entry.signature`), UsageError unless it is the entry of a clinic or owner.
     """

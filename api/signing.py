@@ -13,10 +13,8 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import os
 import re
 import secrets
-import stat
 from collections.abc import Mapping
 from dataclasses import InitVar, dataclass
 from datetime import UTC, datetime
@@ -28,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from api.errors import NotAuthenticated
 from privacy.canonical_json import parse_timestamp
 from privacy.errors import DecodeError, UsageError
+from privacy.private_files import create_private, read_private
 
 __all__ = [
     "NONCE_HEADER",
@@ -176,35 +175,15 @@ def verify_request(
 def save_private_key(private_key: Ed25519PrivateKey, path: Path) -> None:
     """Write a new key file of mode 0600, durable on return. Raises UsageError if `path` exists already."""
     line = f"{_KEY_TAG}{private_key.private_bytes_raw().hex()}\n"
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(line.encode("ascii"))
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(temporary, path)  # a link, unlike a rename, fails if the name is taken
+        create_private(path, line.encode("ascii"))
     except FileExistsError:
         raise UsageError(f"{path} exists; a signing key is never overwritten, choose another name") from None
-    finally:
-        temporary.unlink()
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def load_private_key(path: Path) -> Ed25519PrivateKey:
     """Read a key file. Raises UsageError if it cannot be read or others may read it, DecodeError if malformed."""
-    try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            data = file.read(1024)
-    except OSError as error:
-        raise UsageError(f"cannot read the signing key {path}: {error.strerror}") from error
-    if mode & 0o077:
-        raise UsageError(f"{path} is accessible to others (mode {mode:03o}): chmod 600 it, and consider it exposed")
+    data = read_private(path, 1024, "the signing key")
     match = re.fullmatch(re.escape(_KEY_TAG) + r"([0-9a-f]{64})\n", data.decode("ascii", "replace"))
     if match is None:
         raise DecodeError(_KEY_FILE, f"{path} is not a {_KEY_TAG.strip()} file of {_KEY_BYTES} bytes in hex")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from api.binding import parameters_of, verify_key_entry, verify_model_entry
 from api.blobs import BlobStore
-from api.entries import Body, Key, Model, Records, Revocation
+from api.entries import MAX_ENTRY_BYTES, Body, Key, Model, Records, Revocation
 from api.errors import NotFound, NotPermitted
 from api.prediction import input_digests
 from privacy.ckks.canonical import decode_input
@@ -18,7 +18,10 @@ from privacy.models.schema import Schema
 from privacy.models.statements import ModelOpening, verify_zero_weight
 from privacy.zk.group import ARKWORKS
 
-__all__ = ["check_behind", "check_opening"]
+__all__ = ["check_behind", "check_opening", "check_result_count"]
+
+_RESULT_BYTES = 64
+"""A prediction entry lists the digest of every result in hex."""
 
 
 def check_behind(body: Body, blobs: BlobStore) -> None:
@@ -56,15 +59,23 @@ def _check_model(model: Model, blobs: BlobStore) -> None:
         verify_zero_weight(verified, statement.output, statement.feature, proof)
 
 
+def check_result_count(results: int) -> None:
+    """Raise UsageError for more results than any prediction entry can list, before they are planned one by one."""
+    if results * _RESULT_BYTES > MAX_ENTRY_BYTES:
+        raise UsageError(f"{results} results are too many for one prediction entry: divide the cohort")
+
+
 def _check_records(records: Records, blobs: BlobStore) -> None:
     params = parameters_of(records.parameter_set)
+    check_result_count(records.blocks)
     _blob(blobs, records.ciphertexts, "list of ciphertext digests")
     if blobs.has(records.schema):
         d = Schema.decode_json(blobs.get(records.schema)).d
         if d != records.d:
             raise VerificationFailed("records.schema", f"the schema has {d} features, the records have {records.d}")
-    for place, digest in enumerate(input_digests(records, blobs)):
-        decode_input(params, records.key.leaf, _blob(blobs, digest, f"ciphertext {place}"))
+    # Each once: a list of a million times one ciphertext is short to send and long to check.
+    for digest in dict.fromkeys(input_digests(records, blobs)):
+        decode_input(params, records.key.leaf, _blob(blobs, digest, "ciphertext"))
 
 
 def check_opening(model: Model, d: int, opening: ModelOpening) -> None:

@@ -50,9 +50,12 @@ _MAX_DECIMAL_DIGITS = 200
 
 
 class Record:
-    """Base of frozen dataclasses that a `Codec` can read: exact types, no field more and none less."""
+    """Base of frozen dataclasses that a `Codec` can read: exact types, no field more and none less.
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="forbid")
+    Tracebacks show no values: some records are secret.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
 
 
 class CamelRecord:
@@ -120,7 +123,8 @@ def canonical_bytes(what: str, value: Any) -> bytes:
 def _first_problem(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = ".".join(str(part) for part in first["loc"])
-    return f"{place}: {first['msg']}" if place else first["msg"]
+    shown = place if place.isprintable() else repr(place)  # names of fields come from the bytes
+    return f"{shown}: {first['msg']}" if place else first["msg"]
 
 
 # -- field types ------------------------------------------------------------------------------------------------------

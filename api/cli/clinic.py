@@ -107,7 +107,8 @@ def open_bundle(
     """
     clinic = Clinic.open(folder)
     with progress() as report:
-        found = clinic.open_bundle(bundle, _request_of(clinic, bundle), offline=offline, progress=report)
+        request = None if offline else _request_of(clinic, bundle)
+        found = clinic.open_bundle(bundle, request, offline=offline, progress=report)
     _show(found, bundle, scores, as_json)
 
 

@@ -15,11 +15,16 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
-from api.client.transport import ServerError
-from ledger import Verifier
+from api.client.session import log_errors
+from api.client.transport import Server, ServerError
+from api.client.trust import TrustStore
+from ledger import Checkpoint, VerifiedHead, Verifier, open_checkpoint
 from ledger import errors as ledger_errors
+from ledger.note import Note
 from privacy import errors as privacy_errors
+from privacy.errors import UsageError
 
 __all__ = [
     "EXIT_ENVIRONMENT",
@@ -33,10 +38,13 @@ __all__ = [
     "err",
     "exit_code",
     "log_key_text",
+    "log_verifier",
     "model_argument",
+    "one_line",
     "out",
     "print_json",
     "progress",
+    "trusted_head",
 ]
 
 EXIT_REFUSED = 1
@@ -45,8 +53,25 @@ EXIT_ENVIRONMENT = 3
 
 ProgressCallback = Callable[[str, int, int], None]
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+
+def one_line(text: str) -> str:
+    """`text` with everything that could steer a terminal, or begin a line of its own, written as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+class _PlainConsole(Console):
+    """Names and messages come from other people: no markup is read in them and no control character is passed on."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Every string that is shown, in a table too: only newlines survive of what is not printable."""
+        return super().render_str("\n".join(map(one_line, text.split("\n"))), **options)
+
+
+out = _PlainConsole()
+err = _PlainConsole(stderr=True)
 
 
 def print_json(value: Any) -> None:
@@ -90,6 +115,24 @@ def log_key_text(value: str | None) -> str | None:
     text = Path(value).read_text(encoding="utf-8").strip()
     Verifier.parse(text)
     return text
+
+
+def log_verifier(origin: str, log_key: str | None) -> Verifier:
+    """The key of a log: as given, else the one that is trusted on this machine. Raises UsageError if neither."""
+    text = log_key_text(log_key)
+    found = Verifier.parse(text) if text else TrustStore().find(origin)
+    if found is None or found.name != origin:
+        raise UsageError(f"no trusted key for the log {origin!r}: give --log-key, or sealproof trust add")
+    return found
+
+
+def trusted_head(source: Server, log_key: str | None) -> VerifiedHead:
+    """The server's signed head, verified; without `log_key` also compared with the last one seen, and kept."""
+    note = source.checkpoint()
+    with log_errors():
+        origin = Checkpoint.parse(Note.parse(note).text).origin
+        head = open_checkpoint(note, log_verifier(origin, log_key), origin)
+        return TrustStore().follow(note, origin, source.consistency) if log_key is None else head
 
 
 # Options that many commands share.

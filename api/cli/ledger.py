@@ -7,12 +7,11 @@ from typing import Annotated
 
 import typer
 
-from api.cli.common import Json, LogKey, log_key_text, out, print_json
+from api.cli.common import Json, LogKey, log_verifier, out, print_json, trusted_head
 from api.client.session import log_errors
 from api.client.transport import Server
-from api.client.trust import TrustStore
 from api.entries import decode_entry
-from ledger import TlogProof, Verifier, open_checkpoint
+from ledger import TlogProof
 from ledger.checkpoint import Checkpoint
 from ledger.note import Note
 from privacy.errors import UsageError
@@ -22,32 +21,17 @@ app = typer.Typer(help="The ledger: its signed head, and proofs that entries are
 Address = Annotated[str, typer.Option("--server", help="Address of the server.")]
 
 
-def _verifier(origin: str, log_key: str | None) -> Verifier:
-    text = log_key_text(log_key)
-    found = Verifier.parse(text) if text else TrustStore().find(origin)
-    if found is None or found.name != origin:
-        raise UsageError(f"no trusted key for the log {origin!r}: give --log-key, or sealproof trust add")
-    return found
-
-
 @app.command()
 def checkpoint(server: Address, log_key: LogKey = None, as_json: Json = False) -> None:
     """Fetch the signed head, verify it, and remember it if the log is trusted: a later fork or rollback is refused.
 
     Example: sealproof ledger checkpoint --server http://localhost:8000
     """
-    source = Server(server)
-    note = source.checkpoint()
-    with log_errors():
-        origin = Checkpoint.parse(Note.parse(note).text).origin
-        verifier = _verifier(origin, log_key)
-        head = open_checkpoint(note, verifier, origin)
-        if log_key is None:
-            head = TrustStore().follow(note, origin, source.consistency)
+    head = trusted_head(Server(server), log_key)
     if as_json:
         print_json({"origin": head.origin, "size": head.size, "root": head.root.hex()})
     else:
-        out.print(note.decode(), end="")
+        out.print(head.note.decode(), end="", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -67,7 +51,7 @@ def prove(
     with log_errors():
         parsed = TlogProof.parse(proof)
         origin = Checkpoint.parse(Note.parse(parsed.checkpoint).text).origin
-        verified = parsed.verify(entry, _verifier(origin, log_key), origin)
+        verified = parsed.verify(entry, log_verifier(origin, log_key), origin)
     if verified.index != index:
         raise UsageError(f"the server answered with entry {verified.index}")
     kind = decode_entry(entry).kind

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from api.cli import clinic, ledger, model, operator, tools, trust, verify
-from api.cli.common import EXIT_USAGE, err, exit_code
+from api.cli.common import EXIT_USAGE, err, exit_code, one_line
 from api.version import VERSION
 
 __all__ = ["app", "main"]
@@ -65,5 +65,5 @@ def main() -> None:
         code = exit_code(error)
         if code is None:
             raise
-        err.print(f"error: {error}", markup=False, soft_wrap=True)
+        err.print(f"error: {one_line(str(error))}", soft_wrap=True)
     sys.exit(code if isinstance(code, int) else 0)

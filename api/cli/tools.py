@@ -7,13 +7,16 @@ import importlib.util
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from api.cli.common import EXIT_ENVIRONMENT, Json, out, print_json
+from api.cli.common import EXIT_ENVIRONMENT, Json, LogKey, out, print_json, trusted_head
+from api.client.history import whole_log
 from api.client.transport import Server
+from api.exposure import recount as count_exposure
+from api.registry import Registry
 from privacy.errors import MissingDependency, UsageError
 
 _BENCHMARKS = ("overhead",)
@@ -33,13 +36,18 @@ def exposure(
     server: Annotated[str, typer.Option(help="Address of the server.")],
     clinic: Annotated[str | None, typer.Option(help="One clinic only.")] = None,
     model: Annotated[int | None, typer.Option(help="One model only, by ledger index.")] = None,
+    recount: Annotated[
+        bool, typer.Option("--recount", help="Take nobody's word: recount from the whole ledger.")
+    ] = False,
+    log_key: LogKey = None,
     as_json: Json = False,
 ) -> None:
     """Bits of each model output that answers have released to each clinic, against the bits it has.
 
-    Example: sealproof exposure --server http://localhost:8000 --clinic st-anna
+    Example: sealproof exposure --server http://localhost:8000 --clinic st-anna --recount
     """
-    rows = Server(server).exposure(clinic, model)
+    source = Server(server)
+    rows = _recounted(source, log_key, clinic, model) if recount else source.exposure(clinic, model)
     if as_json:
         print_json(rows)
         return
@@ -55,6 +63,27 @@ def exposure(
             "yes" if row["recoverable"] else "no",
         )
     out.print(table)
+
+
+def _recounted(source: Server, log_key: str | None, clinic: str | None, model: int | None) -> list[dict[str, Any]]:
+    """The server's rows, from the entries under the signed head."""
+    registry = Registry()
+    for entry in [data for _, data in whole_log(source, trusted_head(source, log_key))]:
+        registry.add(entry)
+    return [
+        {
+            "clinic": row.clinic,
+            "model": row.model.index,
+            "leaf": row.model.leaf.hex(),
+            "output": row.output_name,
+            "predictions": row.predictions,
+            "released_bits": float(row.exposure.released),
+            "model_bits": row.exposure.model_bits,
+            "share": float(row.exposure.share),
+            "recoverable": row.exposure.recoverable,
+        }
+        for row in count_exposure(registry, clinic, model)
+    ]
 
 
 def demo(

@@ -7,7 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli.common import EXIT_REFUSED, EXIT_USAGE, Json, LogKey, err, log_key_text, out, print_json, progress
+from api.cli.common import (
+    EXIT_REFUSED,
+    EXIT_USAGE,
+    Json,
+    LogKey,
+    err,
+    log_key_text,
+    one_line,
+    out,
+    print_json,
+    progress,
+)
 from api.client.audit import verify_bundle
 from api.client.prediction import VerifiedPrediction
 from api.client.session import log_errors
@@ -95,18 +106,17 @@ def _refused(bundle: Path, result: str, check: str, detail: str) -> dict[str, An
 
 def _print(result: dict[str, Any]) -> None:
     if result["result"] != "verified":
-        err.print(f"{result['result'].upper()} {result['bundle']}", markup=False, soft_wrap=True)
-        err.print(f"  {result['check']}: {result['message']}", markup=False, soft_wrap=True)
+        err.print(f"{result['result'].upper()} {one_line(result['bundle'])}", soft_wrap=True)
+        err.print(f"  {result['check']}: {one_line(result['message'])}", soft_wrap=True)
         return
     for check in result["checks"]:
-        out.print(f"  {check['name']:<13} {check['seconds']:6.2f} s  {check['shows']}", markup=False, soft_wrap=True)
+        out.print(f"  {check['name']:<13} {check['seconds']:6.2f} s  {one_line(check['shows'])}", soft_wrap=True)
     model = result["model"]
     bounds = ", ".join(f"{o['name']} within {o['error_bound']:.2g}" for o in result["outputs"])
     out.print(
-        f"VERIFIED {result['bundle']}: {result['patients']} patients of {result['clinic']}, model {model['name']} "
-        f"{model['version']} of {model['owner']}; {bounds} of the float model; ledger {result['ledger']['origin']}, "
-        f"{result['ledger']['size']} entries ({result['ledger']['key']})",
-        markup=False,
+        f"VERIFIED {one_line(result['bundle'])}: {result['patients']} patients of {result['clinic']}, "
+        f"model {model['name']} {model['version']} of {model['owner']}; {bounds} of the float model; "
+        f"ledger {result['ledger']['origin']}, {result['ledger']['size']} entries ({result['ledger']['key']})",
         soft_wrap=True,
     )
     for index in result["revoked_since"]:

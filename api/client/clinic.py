@@ -30,7 +30,6 @@ import numpy as np
 
 from api.binding import Located
 from api.client.audit import verify_bundle
-from api.client.files import private_folder, read_private, write_private
 from api.client.handles import RecordHandles
 from api.client.scores import Scores, decrypt
 from api.client.session import Session, load_reference
@@ -45,6 +44,7 @@ from privacy.ckks.packing import Packing, blocks, capacity, pack
 from privacy.ckks.params import ParameterSet, parameter_set
 from privacy.errors import UsageError, VerificationFailed
 from privacy.models.schema import Cohort, Schema
+from privacy.private_files import private_folder, read_private, write_private
 from privacy.zk.group import ARKWORKS
 
 __all__ = ["Clinic", "JobFailed", "PackingChoice", "PredictionRequest", "SubmittedRecords"]

@@ -18,10 +18,10 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from api.client.files import read_private, write_private
 from ledger.merkle import Frontier, inclusion_proof, leaf_hash
 from privacy.canonical_json import Codec, Record
 from privacy.errors import UsageError
+from privacy.private_files import read_private, write_private
 
 __all__ = ["SALT_BYTES", "RecordHandles"]
 

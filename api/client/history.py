@@ -6,7 +6,7 @@ server answers is believed before that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -17,7 +17,7 @@ from ledger.merkle import Frontier
 from ledger.note import NoteVerifier
 from privacy.errors import DecodeError, VerificationFailed
 
-__all__ = ["LedgerAccess", "Written", "check_history"]
+__all__ = ["LedgerAccess", "Written", "check_history", "whole_log"]
 
 _PAGE: Final = 256
 
@@ -71,24 +71,33 @@ def check_history(
         )
     proof = ledger.consistency(head.size, present.size) if head.size < present.size else ()
     verify_consistency(head.size, present.size, proof, head.root, present.root)
-    frontier = Frontier()
     revoked_since: list[Reference] = []
-    for start in range(0, present.size, _PAGE):
-        stop = min(start + _PAGE, present.size)
+    for index, data in whole_log(ledger, present):
+        target = _revoked(data, entries)
+        if target is None:
+            continue
+        if index < prediction:
+            raise VerificationFailed("head.revoked", f"entry {target.index} had been revoked by entry {index}")
+        revoked_since.append(target)
+    return tuple(revoked_since)
+
+
+def whole_log(ledger: LedgerAccess, head: VerifiedHead) -> Iterator[tuple[int, bytes]]:
+    """(index, bytes) of every entry under `head`.
+
+    Whether they are the log's is known at the end: believe nothing before the iterator is exhausted. Raises
+    VerificationFailed(`ledger.entries`) there, and where the server shows too few.
+    """
+    frontier = Frontier()
+    for start in range(0, head.size, _PAGE):
+        stop = min(start + _PAGE, head.size)
         page = ledger.entries(start, stop)
         if len(page) != stop - start:
             raise VerificationFailed("ledger.entries", f"asked for {stop - start} entries, got {len(page)}")
-        for index, data in enumerate(page, start):
-            target = _revoked(data, entries)
-            if target is None:
-                continue
-            if index < prediction:
-                raise VerificationFailed("head.revoked", f"entry {target.index} had been revoked by entry {index}")
-            revoked_since.append(target)
         frontier, _ = frontier.extend(leaf_hash(data) for data in page)
-    if frontier.root() != present.root:
+        yield from enumerate(page, start)
+    if frontier.root() != head.root:
         raise VerificationFailed("ledger.entries", "the entries that the server shows are not those of its log")
-    return tuple(revoked_since)
 
 
 def _revoked(data: bytes, entries: Sequence[Written]) -> Reference | None:

@@ -8,11 +8,11 @@ from typing import Any, Final, Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from api.client.files import private_folder, read_private, write_private
 from api.entries import Body, Party, Reference, sign_entry
 from api.signing import load_private_key, save_private_key
 from privacy.canonical_json import Codec, Name, Record, Text
 from privacy.errors import UsageError
+from privacy.private_files import private_folder, read_private, write_private
 
 __all__ = ["Identity", "Role"]
 

@@ -20,7 +20,6 @@ from typing import Final, Self
 import httpx
 
 from api.binding import Located, model_statement, parameters_of
-from api.client.files import private_folder, read_private, write_private
 from api.client.session import Session
 from api.entries import Model, ModelOutput, Reference, ZeroWeight
 from privacy.ckks.exposure import model_bits, proof_bits
@@ -47,6 +46,7 @@ from privacy.models.statements import (
     prove_zero_weight,
     save_opening,
 )
+from privacy.private_files import private_folder, read_private, write_private
 
 __all__ = ["Audited", "OutputPolicy", "Owner"]
 

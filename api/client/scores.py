@@ -13,11 +13,11 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from api.client.files import write_private
 from api.client.prediction import VerifiedPrediction
 from privacy.ckks.keys import ClinicKeys
 from privacy.errors import UsageError, VerificationFailed
 from privacy.models.linear import Link, apply_link
+from privacy.private_files import write_private
 
 __all__ = ["Scores", "decrypt"]
 
@@ -49,10 +49,13 @@ class Scores:
         return len(self.ids)
 
     def to_csv(self, path: Path) -> None:
-        """Write `id` and one column an output (`values`) for the clinic's own use, mode 0600. Raises OSError."""
+        """Write `id` and one column an output (`values`) for the clinic's own use, mode 0600. Raises OSError.
+
+        The owner chose the outputs' names: one that a spreadsheet would compute gets a quote before it.
+        """
         text = io.StringIO(newline="")
         writer = csv.writer(text)
-        writer.writerow(["id", *self.outputs])
+        writer.writerow(["id", *(f"'{name}" if name[0] in "=+-@" else name for name in self.outputs)])
         for patient, row in zip(self.ids, self.values.tolist(), strict=True):
             writer.writerow([patient, *map(repr, row)])
         write_private(path, text.getvalue().encode("utf-8"))

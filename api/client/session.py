@@ -15,7 +15,6 @@ from typing import Final, Self, TypeVar
 import httpx
 
 from api.binding import Located
-from api.client.files import private_folder, read_private, write_private
 from api.client.identity import Identity, Role
 from api.client.transport import Server
 from api.client.trust import TrustStore
@@ -25,6 +24,7 @@ from ledger import errors as ledger_errors
 from privacy.canonical_json import Codec
 from privacy.errors import DecodeError, UsageError, VerificationFailed
 from privacy.models.schema import Schema
+from privacy.private_files import private_folder, read_private, write_private
 
 __all__ = ["Session", "load_reference", "log_errors"]
 
@@ -157,7 +157,8 @@ class Session:
     def model(self, which: str | int | Located[Model]) -> Located[Model]:
         """A model by index, or the newest by name ("heart", or "heart 2" with its version); checked against the log.
 
-        Raises UsageError if there is none, VerificationFailed, DecodeError, ServerError.
+        Owners choose the names of their models, so a name that several of them use names none. Raises UsageError then
+        and if there is none, VerificationFailed, DecodeError, ServerError.
         """
         if isinstance(which, Located):
             return which
@@ -165,6 +166,9 @@ class Session:
             rows = [m for m in self.server.models() if which in (m.name, f"{m.name} {m.version}") and not m.revoked]
             if not rows:
                 raise UsageError(f"the server has no model {which!r}")
+            if len({row.owner for row in rows}) > 1:
+                listed = ", ".join(f"{row.index} of {row.owner!r}" for row in rows)
+                raise UsageError(f"several owners have a model {which!r}, say which by its ledger index: {listed}")
             which = max(row.index for row in rows)
         reference, entry = self.fetch(which)
         if not isinstance(entry.body, Model):

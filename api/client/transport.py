@@ -150,7 +150,32 @@ class ModelRow(_Answer):
     leaf: Digest
     name: str
     version: str
+    owner: str = ""
     revoked: bool = False
+
+
+class _Held:
+    """Closes a client's connections when the last `Server` that shares them is gone."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+
+    def __del__(self) -> None:
+        self._client.close()
+
+
+@dataclass(frozen=True)
+class _ExposureRow(_Answer):
+    clinic: str
+    model: UnsignedInteger
+    leaf: str
+    output: str
+    predictions: UnsignedInteger
+    released_bits: float
+    model_bits: UnsignedInteger
+    share: float
+    recoverable: bool
+    cap_bits: float | None = None
 
 
 class Server:
@@ -176,6 +201,7 @@ class Server:
         self.identity = identity
         self._borrowed = client is not None
         self._client = client or httpx.Client(base_url=self.url, timeout=timeout, follow_redirects=False)
+        self._held = None if client else _Held(self._client)
         self._retries = retries
         self._pause = pause
 
@@ -291,7 +317,8 @@ class Server:
         """The server's recount of released bits, as it tells it."""
         wanted = {"clinic": clinic, "model": model}
         query = str(httpx.QueryParams({name: value for name, value in wanted.items() if value is not None}))
-        return self._json(list[dict[str, Any]], "/v1/exposure" + (f"?{query}" if query else ""))
+        rows = self._json(list[_ExposureRow], "/v1/exposure" + (f"?{query}" if query else ""))
+        return [vars(row) for row in rows]
 
     def save_bundle(
         self, prediction: int, path: Path, *, inputs: bool = False, progress: Progress | None = None
@@ -369,7 +396,9 @@ class Server:
     ) -> Iterator[httpx.Response]:
         """A successful answer, not read yet. Translates everything that httpx raises."""
         try:
-            with self._client.stream(method, path, content=body, headers=headers) as response:
+            plain = {"accept-encoding": "identity", **headers}
+            with self._client.stream(method, path, content=body, headers=plain) as response:
+                _check_plain(response, path)
                 if not 200 <= response.status_code < 300:
                     raise _refusal(response, path)
                 yield response
@@ -383,6 +412,12 @@ class Server:
 
 def _answer_to(path: str) -> str:
     return f"answer of the server to {path.partition('?')[0]}"
+
+
+def _check_plain(response: httpx.Response, path: str) -> None:
+    # Unfolding happens before anything can be counted: 64 kB of gzip become 64 MB.
+    if response.headers.get("content-encoding", "") not in ("", "identity"):
+        raise DecodeError(_answer_to(path), "compressed, which was not asked for")
 
 
 def _limited(response: httpx.Response, path: str, limit: int) -> bytes:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -37,10 +37,11 @@ class VerifiedCache:
 
     def knows(self, mark: bytes) -> bool:
         """Whether this check was passed before, on this machine, by this user."""
-        if not self._is_private():
-            return False
         try:
-            return (self._folder / mark.hex()).read_bytes() == mark
+            with self._private_folder() as folder:
+                descriptor = os.open(mark.hex(), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+                with os.fdopen(descriptor, "rb") as file:
+                    return file.read(len(mark) + 1) == mark
         except OSError:
             return False
 
@@ -48,14 +49,21 @@ class VerifiedCache:
         """Keep that the check was passed. Best effort: a read-only home costs time, not correctness."""
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if self._is_private():
-                (self._folder / mark.hex()).write_bytes(mark)
+            with self._private_folder() as folder:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+                with os.fdopen(os.open(mark.hex(), flags, 0o600, dir_fd=folder), "wb") as file:
+                    file.write(mark)
         except OSError:
             return
 
-    def _is_private(self) -> bool:
+    @contextmanager
+    def _private_folder(self) -> Iterator[int]:
+        """The folder, open: whoever may rename what is above it cannot exchange it after the look. Raises OSError."""
+        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            status = self._folder.lstat()
-        except OSError:
-            return False
-        return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
+            status = os.fstat(folder)
+            if status.st_uid != os.getuid() or status.st_mode & 0o022:
+                raise PermissionError(f"others may write to {self._folder}")
+            yield folder
+        finally:
+            os.close(folder)

@@ -335,7 +335,9 @@ def _trust(folder: Path, log_key: str) -> None:
 
 def _clear(folder: Path) -> None:
     """Remove what an earlier demonstration left in its folder, and nothing else."""
-    if folder.exists() and not (folder / "log.vkey").exists() and any(folder.iterdir()):
+    # Not by log.vkey: folders of servers and auditors hold one too, and bundles that are not to be lost.
+    made_here = (folder / "state" / "server").is_dir() or not (folder.exists() and any(folder.iterdir()))
+    if not made_here and [path.name for path in folder.iterdir()] != ["state"]:
         raise FileExistsError(f"{folder} is not empty and was not made by the demo: choose another with --out")
     if folder.exists():
         shutil.rmtree(folder / "state", ignore_errors=True)

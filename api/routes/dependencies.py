@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -11,11 +12,18 @@ from fastapi import Depends, Header, Path, Request
 from starlette.concurrency import run_in_threadpool
 
 from api.entries import Party
-from api.errors import ERRORS, NotPermitted, TooLarge
+from api.errors import ERRORS, NotAuthenticated, NotPermitted, TooLarge
 from api.registry import Logged
 from api.service import Service
 from api.settings import Settings
-from api.signing import NONCE_HEADER, PARTY_HEADER, SIGNATURE_HEADER, TIME_HEADER, parse_signed_request
+from api.signing import (
+    NONCE_HEADER,
+    PARTY_HEADER,
+    SIGNATURE_HEADER,
+    TIME_HEADER,
+    WINDOW_SECONDS,
+    parse_signed_request,
+)
 
 __all__ = [
     "EntryIndex",
@@ -55,18 +63,23 @@ class SignedBody:
 
 
 async def limited_body(request: Request, limit: int) -> bytes:
-    """The body, read no further than `limit` bytes. Raises TooLarge, before reading if the length is announced."""
+    """The body, read no further than `limit` bytes and no longer than a signature is good for.
+
+    Raises TooLarge, before reading if the length is announced, and NotAuthenticated(`request.time`).
+    """
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
         raise TooLarge(limit)
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise TooLarge(limit)
-        parts.append(part)
-    return b"".join(parts)
+    body = bytearray()  # no list of parts: of 16 million single bytes it would take gigabytes
+    try:
+        async with asyncio.timeout(WINDOW_SECONDS):
+            async for part in request.stream():
+                if len(body) + len(part) > limit:
+                    raise TooLarge(limit)
+                body += part
+    except TimeoutError:
+        raise NotAuthenticated("request.time", f"the body took longer than {WINDOW_SECONDS} s") from None
+    return bytes(body)
 
 
 def signed_body(limit: Callable[[Settings], int]) -> Callable[..., Awaitable[SignedBody]]:

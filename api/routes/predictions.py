@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path as FilePath
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query
-from fastapi.responses import FileResponse
+from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
-from starlette.background import BackgroundTask
 
 from api.routes.dependencies import EntryIndex, ServiceOf, SignedBody, errors, signed_body
 from api.schemas import JobResponse, PredictionRequest, Queued
@@ -19,6 +19,7 @@ __all__ = ["router"]
 router = APIRouter(prefix="/v1", tags=["predictions"])
 
 _MAX_REQUEST = 4096
+_CHUNK = 1 << 18
 _BUNDLE = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}, "example": "(a zip archive)"}}
 
 
@@ -64,22 +65,33 @@ def get_job(
 @router.get(
     "/predictions/{index}/bundle",
     summary="Download the evidence of a prediction",
-    response_class=FileResponse,
-    responses={200: {"description": "the bundle", "content": _BUNDLE}, **errors(404)},
+    response_class=StreamingResponse,
+    responses={200: {"description": "the bundle", "content": _BUNDLE}, **errors(404, 429, 507)},
 )
 def get_bundle(
     index: EntryIndex,
     service: ServiceOf,
     inputs: Annotated[bool, Query(description="Whether to put the canonical input ciphertexts in.")] = False,
-) -> FileResponse:
+) -> StreamingResponse:
     """One file with attestation, ledger entries, inclusion and consistency proofs, evaluation proofs and results.
 
     Verify it with `sealproof verify`; nothing in it needs to be believed.
     """
     path = service.bundle(index, inputs=inputs)
-    return FileResponse(
-        path,
-        media_type="application/octet-stream",
-        filename=f"prediction-{index}.sealproof",
-        background=BackgroundTask(FilePath.unlink, path, missing_ok=True),
-    )
+    size = path.stat().st_size
+    content = _read_and_forget(path)
+    next(content)
+    headers = {
+        "Content-Length": str(size),
+        "Content-Disposition": f'attachment; filename="prediction-{index}.sealproof"',
+    }
+    return StreamingResponse(content, media_type="application/octet-stream", headers=headers)
+
+
+def _read_and_forget(path: FilePath) -> Iterator[bytes]:
+    """Nothing, by when the file has no name any more: its room is free however the answer ends. Then its contents."""
+    with path.open("rb") as file:
+        path.unlink()
+        yield b""
+        while chunk := file.read(_CHUNK):
+            yield chunk

@@ -15,12 +15,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "tools")]
 
+import doc_cost  # noqa: E402
 import doc_examples  # noqa: E402
 import doc_reference  # noqa: E402
 import doc_tables  # noqa: E402
 
-PARTS: Mapping[str, Callable[[], str]] = {**doc_tables.PARTS, **doc_examples.PARTS, **doc_reference.PARTS}
-DOCUMENTS = ("docs/spec/protocol.md", "docs/spec/formats.md", "docs/threat-model.md", "docs/reference.md")
+PARTS: Mapping[str, Callable[[], str]] = {
+    **doc_tables.PARTS,
+    **doc_examples.PARTS,
+    **doc_reference.PARTS,
+    **doc_cost.PARTS,
+}
+DOCUMENTS = ("docs/spec/protocol.md", "docs/spec/formats.md", "docs/threat-model.md", "docs/reference.md", "README.md")
 
 _PART = re.compile(r"(<!-- generated: (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
 

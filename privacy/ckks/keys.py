@@ -23,6 +23,7 @@ from privacy.ckks.canonical import ResultCiphertext, check_residues, public_key_
 from privacy.ckks.params import PARAMETER_SETS, ParameterSet
 from privacy.ckks.polynomial import centred_from_residues, negacyclic_multiply_mod, residues_of
 from privacy.errors import DecodeError, UsageError
+from privacy.private_files import create_private
 
 if TYPE_CHECKING:
     from privacy.ckks.backend import EncryptedInput
@@ -236,24 +237,10 @@ class ClinicKeys:
 
         A key file is never overwritten: what was encrypted under a lost key is lost.
         """
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(self._encode())
-                file.flush()
-                os.fsync(file.fileno())
-            # A link, unlike a rename, fails if the name is taken.
-            os.link(temporary, path)
+            create_private(path, self._encode())
         except FileExistsError:
             raise UsageError(f"{path} exists; a clinic key is never overwritten, choose another name") from None
-        finally:
-            temporary.unlink()
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
     @classmethod
     def load(cls, path: Path) -> ClinicKeys:

@@ -8,12 +8,9 @@ opening it to an auditor means handing over the file and the salt.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import hmac
-import os
 import secrets
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ import rfc8785
 from privacy.errors import DecodeError, UsageError, VerificationFailed
 from privacy.models.linear import LinearModel
 from privacy.models.schema import Schema, decode_canonical_json
+from privacy.private_files import write_private
 
 __all__ = [
     "SALT_BYTES",
@@ -119,22 +117,7 @@ def save_model(model: LinearModel, path: Path) -> None:
 
     Raises OSError, leaving `path` as it was.
     """
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # created with mode 0600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(encode_model(model))
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            Path(temporary).unlink()
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)  # the rename itself survives a crash
-    finally:
-        os.close(folder)
+    write_private(path, encode_model(model))
 
 
 def load_model(path: Path) -> LinearModel:

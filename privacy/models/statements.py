@@ -9,9 +9,6 @@ opening file holds integer weights and blindings in the clear: it is the owner's
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +19,7 @@ from privacy.errors import MissingDependency, UsageError, VerificationFailed
 from privacy.models.certificate import ModelStatement, VerifiedModel, WeightOpening, check_statement, weights_key
 from privacy.models.linear import LinearModel
 from privacy.models.quantise import QuantisedModel, quantise
+from privacy.private_files import write_private
 from privacy.zk.group import ARKWORKS, Group
 from privacy.zk.representation import opening_secrets, verify_representation, zero_weight
 from privacy.zk.transcript import Transcript
@@ -155,23 +153,7 @@ def save_opening(opening: ModelOpening, path: Path) -> None:
 
     Raises UsageError for an opening that has no encoding, and OSError; either way `path` is as it was.
     """
-    data = _CODEC.encode(opening)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # created with mode 0600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            Path(temporary).unlink()
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)  # the rename itself survives a crash
-    finally:
-        os.close(folder)
+    write_private(path, _CODEC.encode(opening))
 
 
 def load_opening(path: Path) -> ModelOpening:

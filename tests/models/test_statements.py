@@ -239,7 +239,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("privacy.models.statements.os.fsync", fail)
+    monkeypatch.setattr("privacy.private_files.os.fsync", fail)
     with pytest.raises(OSError, match="disk full"):
         save_opening(opening, path)
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]

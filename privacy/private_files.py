@@ -6,11 +6,12 @@ import contextlib
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from privacy.errors import DecodeError, UsageError
 
-__all__ = ["private_folder", "read_private", "write_private"]
+__all__ = ["create_private", "private_folder", "read_private", "write_private"]
 
 
 def private_folder(path: Path) -> Path:
@@ -24,6 +25,19 @@ def private_folder(path: Path) -> Path:
 
 def write_private(path: Path, data: bytes) -> None:
     """Replace `path` by a file of mode 0600, durable on return. Raises OSError; then `path` is as it was."""
+    with _written(path, data) as temporary:
+        temporary.replace(path)
+
+
+def create_private(path: Path, data: bytes) -> None:
+    """Write a new file of mode 0600, durable on return. Raises FileExistsError if `path` exists, and OSError."""
+    with _written(path, data) as temporary:
+        os.link(temporary, path)  # a link, unlike a rename, fails if the name is taken
+
+
+@contextlib.contextmanager
+def _written(path: Path, data: bytes) -> Iterator[Path]:
+    """A complete file beside `path`, to be given its name; the folder is synced afterwards."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -31,14 +45,13 @@ def write_private(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
+        yield temporary
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(folder)
+        os.fsync(folder)  # the new name itself survives a crash
     finally:
         os.close(folder)
 
