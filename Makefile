@@ -14,6 +14,8 @@ setup: $(STAMP)
 # their dependency lists, after what they really import. petlib compiles against libssl and libffi.
 $(STAMP): pyproject.toml Makefile
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed"; exit 1; }
+	@printf '#include <openssl/ssl.h>\n#include <ffi.h>\n' | $${CC:-gcc} -E - >/dev/null 2>&1 || \
+	  { echo "missing: a C compiler or headers. On Debian: apt-get install python3-venv gcc libssl-dev libffi-dev"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[all,dev]"
 	$(BIN)/pip install --quiet --disable-pip-version-check cffi pycparser "msgpack<1" attrs future setuptools wheel

@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     """Name of the ledger and of its key. It cannot be changed once the ledger exists."""
 
     registration: Literal["open", "closed"] = "open"
-    """Who may register: anyone, or only parties whose key the operator admitted (`sealproof party add`)."""
+    """Who may register: anyone, or only whose party entry the operator admitted (`sealproof party add`)."""
 
     instances_per_proof: Annotated[int, Field(ge=1, le=MAX_INSTANCES)] = 64
     """Blocks x outputs that one evaluation proof covers at most."""

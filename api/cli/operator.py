@@ -58,7 +58,7 @@ def add(
     identity: Annotated[Path, typer.Argument(help="Party entry that the clinic or owner sent you.")],
     data: Annotated[Path, typer.Option(help="Folder of the server.")] = Path("sealproof-data"),
 ) -> None:
-    """Admit the key of a party entry to a server with closed registration; its holder then registers.
+    """Admit a party entry (name, role and key) to a server with closed registration; its holder then registers.
 
     Example: sealproof party add st-anna.json --data /srv/sealproof
     """

@@ -382,7 +382,12 @@ class _Audit:
         params = binding.parameters_of(model.parameter_set)
         bound = ErrorBound(max(s.bounds.err for s in self._statements), params.D, model.grid_bits)
         if prediction.error_bound != bound:
-            raise VerificationFailed("prediction.error-bound", f"{prediction.error_bound}, recomputed: {bound}")
+            claimed = prediction.error_bound
+            raise VerificationFailed(
+                "prediction.error-bound",
+                f"claims an error of {claimed.error}/2^{claimed.scale_bits} on the grid 2^-{claimed.grid_bits}, but "
+                f"{bound.error}/2^{bound.scale_bits} on 2^-{bound.grid_bits} follows from the public numbers",
+            )
         self._check_members()
         return f"Answers are within {rounded_up(Fraction(bound.error, 1 << bound.scale_bits))} of a unit."
 

@@ -19,7 +19,7 @@ import hmac
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -69,8 +69,8 @@ class JobFailed(ServerError):
 @dataclass(frozen=True)
 class _Openings(Record):
     format: Literal["sealproof/key-openings/v1"]
-    rho_plus: DecimalInteger
-    rho_minus: DecimalInteger
+    rho_plus: DecimalInteger = field(repr=False)
+    rho_minus: DecimalInteger = field(repr=False)
 
 
 @dataclass(frozen=True)

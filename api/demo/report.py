@@ -160,7 +160,7 @@ def _study(study: StudyReport) -> str:
             f"<p>{study.patients:,} patients, {study.features} measurements each. Attested and plain answers differ by "
             f"at most <b>{study.largest_difference:.1e}</b>; the attestation promises at most "
             f"<b>{study.bound:.1e}</b>.</p>",
-            _table(["Quality", "attested answers", "plain model"], quality),
+            _table(["On patients that were not trained on", "attested answers", "plain model"], quality),
             f"<h3>Every patient at a glance</h3>{picture}",
             "<h3>Some patients, as the clinic sees them</h3>",
             _table(["patient", "score", "reading", "plain model", "what was true"], sample, numbers={1, 3}),

@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import secrets
-import stat
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -109,7 +108,7 @@ def _frozen_digest(purpose: str, chunk: int) -> str | None:
 def _load(path: Path, purpose: str, chunk: int, group: Group) -> bytes | None:
     """Cached coordinates, or None when absent or not what they must be (then they are made again)."""
     try:
-        raw = path.read_bytes()
+        raw, private = _read(path)
     except OSError:
         return None
     digest, data = raw[:32], raw[32:]
@@ -118,7 +117,7 @@ def _load(path: Path, purpose: str, chunk: int, group: Group) -> bytes | None:
     frozen = _frozen_digest(purpose, chunk)
     if frozen is not None:
         return data if digest.hex() == frozen else None
-    if not _is_private(path.parent):
+    if not private:
         return None
     for _ in range(_SPOT_CHECKS):
         place = secrets.randbelow(_CHUNK)
@@ -128,10 +127,16 @@ def _load(path: Path, purpose: str, chunk: int, group: Group) -> bytes | None:
     return data
 
 
-def _is_private(folder: Path) -> bool:
-    """Whether only this user and the administrator may write to a folder."""
-    status = folder.lstat()
-    return stat.S_ISDIR(status.st_mode) and status.st_uid in (0, os.getuid()) and not status.st_mode & 0o022
+def _read(path: Path) -> tuple[bytes, bool]:
+    """A file, and whether only this user and the administrator may write to the folder that it was read from."""
+    # Opened once: whoever may rename what is above it cannot exchange it between the look and the reading.
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        status = os.fstat(folder)
+        with os.fdopen(os.open(path.name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder), "rb") as file:
+            return file.read(), status.st_uid in (0, os.getuid()) and not status.st_mode & 0o022
+    finally:
+        os.close(folder)
 
 
 def _store(path: Path, data: bytes) -> None:
