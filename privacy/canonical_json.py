@@ -50,12 +50,9 @@ _MAX_DECIMAL_DIGITS = 200
 
 
 class Record:
-    """Base of frozen dataclasses that a `Codec` can read: exact types, no field more and none less.
+    """Base of frozen dataclasses that a `Codec` can read: exact types, no field more and none less."""
 
-    Tracebacks show no values: some records are secret.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="forbid")
 
 
 class CamelRecord:
@@ -109,7 +106,8 @@ class Codec(Generic[T]):
         try:
             return self._adapter.validate_json(data)
         except ValidationError as error:
-            raise DecodeError(self._what, _first_problem(error)) from error
+            # Not chained: pydantic's error quotes values, and some records are secret.
+            raise DecodeError(self._what, _first_problem(error)) from None
 
 
 def canonical_bytes(what: str, value: Any) -> bytes:
