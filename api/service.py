@@ -129,7 +129,8 @@ class Service:
     def register(self, entry: bytes, address: str) -> tuple[Reference, bool]:
         """Log a party entry; the reference, and whether it is new.
 
-        Raises NotPermitted: `party.role` for a server, `party.registration` when the operator admits parties.
+        Raises NotPermitted: `party.role` for a server, `party.registration` when the operator admits parties. And
+        StorageFull.
         """
         self._limiter.take(("register", address))
         found = self.registry.index_of(entry)
@@ -141,6 +142,7 @@ class Service:
         if decoded.body.role == "server":
             raise NotPermitted("party.role", "a server registers itself")
         self.registry.check(entry)
+        self.blobs.check_room(len(entry))
         if self.settings.registration == "closed" and not _is_admitted(self.settings.data, decoded.body, entry):
             raise NotPermitted("party.registration", "the operator has not admitted this entry (sealproof party add)")
         return self._append(entry), True
@@ -175,8 +177,8 @@ class Service:
     def submit(self, party: Logged[Party], entry: bytes) -> tuple[Reference, bool]:
         """Log a key, model, records or revocation entry; the reference, and whether it is new.
 
-        The same bytes again give the same reference. Raises NotPermitted(`entry.author`) unless `party` wrote it, and
-        as `Registry.check` and `check_behind` do.
+        The same bytes again give the same reference. Raises NotPermitted(`entry.author`) unless `party` wrote it,
+        StorageFull, and as `Registry.check` and `check_behind` do.
         """
         found = self.registry.index_of(entry)
         decoded = decode_entry(entry)
@@ -185,6 +187,7 @@ class Service:
         if found is not None:
             return Reference.to(found, entry), False
         self.registry.check(entry)
+        self.blobs.check_room(len(entry))
         with self._turn():
             check_behind(decoded.body, self.blobs)
         return self._append(entry), True

@@ -428,12 +428,15 @@ def test_closed_registration_asks_the_operator(settings: Settings, tmp_path: Pat
         admit_party(closed.data, party_entry("server", "x"))
 
 
-def test_a_full_disk_is_refused_before_it_is_full(settings: Settings, tmp_path: Path) -> None:
-    full = with_data(settings, tmp_path / "data", min_free_bytes=1 << 60)
-    with run_server(full) as running:
+def test_a_full_disk_is_refused_before_it_is_full(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with run_server(with_data(settings, tmp_path / "data")) as running:
         clinic = register(running.client, "clinic", "clinic-a")
         before = running.state()
+        monkeypatch.setattr(running.service.blobs, "_min_free", 1 << 60)
         refused(clinic.send("PUT", TARGET, BLOB), 507, "storage-full")
+        refused(running.client.post("/v1/parties", content=party_entry("clinic", "clinic-b")), 507, "storage-full")
         assert running.state() == before
 
 
