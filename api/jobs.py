@@ -4,11 +4,13 @@
 
 A job becomes one prediction entry at most, whatever is interrupted and whenever: the signed entry is stored with the
 job **before** it is appended, and a job that has an entry looks for it in the log before it appends it. A job that has
-none yet is simply worked again, since nothing of the earlier attempt was shown to anyone.
+none yet is simply worked again, since nothing of the earlier attempt was shown to anyone, unless the server ended
+during each of a few attempts.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import secrets
@@ -21,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
 from api.database import Database
-from api.errors import Conflict, NotFound, Problem, RateLimited, describe
+from api.errors import Conflict, NotFound, NotReady, Problem, RateLimited, describe
 from ledger.errors import StorageError
 
 __all__ = ["Job", "JobStore", "JobWorker", "Stopped", "Work"]
@@ -35,9 +37,13 @@ _SCHEMA = (
         done INTEGER NOT NULL, total INTEGER NOT NULL, entry BLOB, prediction INTEGER UNIQUE, attestation BLOB,
         error TEXT, UNIQUE (clinic, nonce)) STRICT""",
     "CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state)",
+    "CREATE TABLE IF NOT EXISTS starts (id TEXT PRIMARY KEY, count INTEGER NOT NULL) STRICT",
 )
 _PROGRESS_SECONDS: Final = 0.2
 _RETRY_SECONDS: Final = 5.0
+_MOST_STARTS: Final = 3
+"""A job during which the server ended that often, killed for memory for instance, is not tried again: all others wait
+behind it."""
 _LOGGER: Final = logging.getLogger("sealproof.jobs")
 
 
@@ -122,9 +128,19 @@ class JobStore:
         """How many jobs there are, finished ones included."""
         return int(self._database.rows("SELECT count(*) FROM jobs")[0][0])
 
-    def start(self, job_id: str) -> None:
-        """The job is running, from the beginning."""
-        self._update(job_id, "state = 'running', done = 0", ())
+    def start(self, job_id: str) -> int:
+        """The job is running, from the beginning; how often it was started before and neither ended nor withdrawn."""
+        with self._database.transaction() as connection:
+            connection.execute("UPDATE jobs SET state = 'running', done = 0 WHERE id = ?", (job_id,))
+            connection.execute("INSERT INTO starts VALUES (?, 0) ON CONFLICT (id) DO NOTHING", (job_id,))
+            before = int(connection.execute("SELECT count FROM starts WHERE id = ?", (job_id,)).fetchone()[0])
+            connection.execute("UPDATE starts SET count = count + 1 WHERE id = ?", (job_id,))
+        return before
+
+    def withdraw_start(self, job_id: str) -> None:
+        """The last start does not count: the job was put off in good order."""
+        with self._database.transaction() as connection:
+            connection.execute("UPDATE starts SET count = count - 1 WHERE id = ?", (job_id,))
 
     def progress(self, job_id: str, done: int) -> None:
         """How far the job is."""
@@ -205,15 +221,20 @@ class JobWorker:
                 self._wake.wait(_RETRY_SECONDS)
 
     def _do(self, job: Job) -> None:
-        self._store.start(job.id)
+        before = self._store.start(job.id)
         entry = job.entry
         try:
             if entry is None:
+                if before >= _MOST_STARTS:
+                    raise NotReady(f"the server ended {before} times while it worked on this; it is not tried again")
                 entry = self._work.compute(job, self._progress(job))
                 self._store.keep_entry(job.id, entry)
             index, attestation = self._work.publish(job, entry)
-        except (StorageError, sqlite3.Error):
-            raise  # not the job's fault, and whether the entry was appended is unknown: the job stays as it is
+        except (StorageError, sqlite3.Error, Stopped):
+            # Not the job's fault, and whether the entry was appended is unknown: the job stays as it is.
+            with contextlib.suppress(sqlite3.Error):
+                self._store.withdraw_start(job.id)
+            raise
         except Exception as error:
             self._fail(job, error)
         else:

@@ -6,6 +6,7 @@ Each test was an attack that worked before the defence that it now holds up.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import hashlib
 import io
@@ -20,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import numpy as np
@@ -49,11 +51,13 @@ from api.entries import (
     sign_entry,
 )
 from api.errors import NotAuthenticated, NotPermitted, RateLimited, StorageFull
+from api.jobs import Job, JobStore, JobWorker, Stopped
 from api.prediction import write_bundle
 from api.registry import Registry
 from api.routes import dependencies
 from api.service import Service, admit_party
 from api.submission import check_behind
+from ledger.errors import StorageError
 from privacy.ckks.canonical import encode_input
 from privacy.ckks.params import parameter_set
 from privacy.errors import DecodeError, UsageError, VerificationFailed
@@ -452,6 +456,50 @@ def test_a_body_in_crumbs_takes_no_more_memory_than_its_bytes() -> None:
         tracemalloc.stop()
     assert len(body) == 1 << 18
     assert peak < 8 * len(body)
+
+
+class Deadly:
+    """Work during which the process is killed, as far as the store of jobs can tell."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def compute(self, job: Job, progress: Callable[[int], None]) -> bytes:
+        self.calls += 1
+        raise SystemExit
+
+    def publish(self, job: Job, entry: bytes) -> tuple[int, bytes]:
+        raise AssertionError("nothing was computed")
+
+
+def test_a_job_that_kills_the_server_is_given_up_and_the_next_is_done(tmp_path: Path) -> None:
+    """Restarted, the server took up the same job again, and was killed again, with everybody waiting behind it."""
+    work = Deadly()
+    for _ in range(5):
+        store = JobStore(tmp_path / "jobs.sqlite")
+        if not store.count():
+            first = store.add(1, 4, 2, "00" * 32, 2, 16)
+            store.add(1, 4, 2, "01" * 32, 2, 16)
+        worker, waiting = JobWorker(store, work), store.unfinished()
+        with contextlib.suppress(SystemExit):
+            worker._do(waiting[0])
+        store.close()
+    store = JobStore(tmp_path / "jobs.sqlite")
+    assert store.get(first.id).state == "failed"
+    assert [job.nonce for job in store.unfinished()] == ["01" * 32]
+    assert work.calls == 4  # three times the first, once the second
+    store.close()
+
+
+def test_a_job_that_is_put_off_is_not_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, work = JobStore(tmp_path / "jobs.sqlite"), Deadly()
+    job = store.add(1, 4, 2, "00" * 32, 2, 16)
+    for error in [Stopped(), StorageError("the disk")] * 5:
+        monkeypatch.setattr(work, "compute", Mock(side_effect=error))
+        with pytest.raises((Stopped, StorageError)):
+            JobWorker(store, work)._do(job)
+    assert store.get(job.id).state == "running"
+    store.close()
 
 
 # -- who is admitted, and what is removed ------------------------------------------------------------------------------
