@@ -128,6 +128,8 @@ def verify_key_entry(key: Key, p0: bytes, certificate: bytes, group: Group = ARK
         VerificationFailed: the check that failed.
     """
     params = parameters_of(key.parameter_set)
+    if key.commitments:
+        raise VerificationFailed("key.commitments", "the entry names commitments that this version knows nothing of")
     try:
         verified = verify_key_certificate(
             params, key.clinic, key.number, decode_public_key(params, p0), certificate, group

@@ -332,6 +332,8 @@ class Service:
         with self._write:  # a revocation is logged before this head or after it
             self._check_policy(context)
             head = self.log.head()
+        if not self.has_opening(context.model.reference):
+            raise NotReady(f"the weights of model {context.model.reference.index} are no longer on this server")
         opening = load_opening(self._opening_path(context.model.reference))
         body = predict(context, opening, self.blobs, self._plan(context), (head.size, head.root), progress)
         return sign_entry(body, self.party.reference, self._key)

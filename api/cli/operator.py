@@ -11,6 +11,9 @@ import typer
 from api.cli.common import out
 from privacy.errors import MissingDependency
 
+_CONNECTIONS = 128
+"""Connections at a time; more get 503, so that bodies of uploads cannot fill the memory."""
+
 party_app = typer.Typer(help="Admit parties to a server with closed registration.", no_args_is_help=True)
 
 
@@ -50,7 +53,7 @@ def serve(
             out.print(f"ledger key, for clinics and auditors (also in {data / 'log.vkey'}):\n{verifier}", markup=False)
             out.print(f"listening on http://{host}:{port}")
 
-    Announcing(uvicorn.Config(app, host=host, port=port, log_level="warning")).run()
+    Announcing(uvicorn.Config(app, host=host, port=port, log_level="warning", limit_concurrency=_CONNECTIONS)).run()
 
 
 @party_app.command()

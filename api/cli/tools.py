@@ -68,7 +68,7 @@ def exposure(
 def _recounted(source: Server, log_key: str | None, clinic: str | None, model: int | None) -> list[dict[str, Any]]:
     """The server's rows, from the entries under the signed head."""
     registry = Registry()
-    for entry in [data for _, data in whole_log(source, trusted_head(source, log_key))]:
+    for _, entry in whole_log(source, trusted_head(source, log_key)):
         registry.add(entry)
     return [
         {

@@ -479,17 +479,17 @@ class _Audit:
 
     def _stored_inputs(self, statement: EvaluationStatement, block: int) -> npt.NDArray[np.uint64]:
         """The input ciphertexts of one block; `verify_evaluation` compares them with their digests."""
-        m = statement.ciphertexts
-        arrays = []
-        for digest in statement.input_digests[block * m : (block + 1) * m]:
+        m, params = statement.ciphertexts, statement.params
+        stored = np.empty((m, 2, params.L, params.N), dtype=np.uint64)
+        for place, digest in enumerate(statement.input_digests[block * m : (block + 1) * m]):
             if self._reader.has(digest):
                 data = self._reader.blob(digest)
             elif self._ledger is not None:
                 data = self._ledger.blob(digest)
             else:
                 raise VerificationFailed("bundle.missing-inputs", f"input {digest.hex()} is not in the bundle")
-            arrays.append(decode_input(statement.params, statement.key_id, data))
-        return np.stack(arrays)
+            stored[place] = decode_input(params, statement.key_id, data)
+        return stored
 
 
 @contextmanager

@@ -77,7 +77,7 @@ def decrypt(verified: VerifiedPrediction, keys: ClinicKeys, ids: Sequence[str]) 
     outputs = verified.output_names
     raw = np.full((verified.count, len(outputs)), np.nan)
     for result in verified.results():
-        answers = keys.decrypt(result.ciphertext)
+        answers = keys.decrypt_unverified(result.ciphertext)
         raw[result.first_patient : result.first_patient + len(answers), result.output] = answers
     if bool(np.isnan(raw).any()):
         raise VerificationFailed("prediction.coverage", "a patient has no answer")

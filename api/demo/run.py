@@ -66,6 +66,7 @@ def run_demo(folder: Path) -> bool:
         story = _Story(folder, state, url, log_key)
         told = [story.tell(study) for study in studies()]
         tamperings = story.tamper()
+    _retire(state / "server")
     _trust(folder, log_key)
     report = Report(
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -319,6 +320,12 @@ def _warm_up() -> None:
         "model/bits",
     ):
         generators(purpose, 1)
+
+
+def _retire(data: Path) -> None:
+    """Destroy the signing keys of the demonstration's ledger and server: nobody can add to what will be trusted."""
+    for name in ("log.key", "server.key"):
+        (data / name).unlink()
 
 
 def _trust(folder: Path, log_key: str) -> None:

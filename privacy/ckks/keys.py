@@ -180,19 +180,20 @@ class ClinicKeys:
 
         return backend.encrypt_block(self.params, self.s, coefficients)
 
-    def decrypt_integers(self, result: ResultCiphertext) -> list[int]:
+    def decrypt_integers_unverified(self, result: ResultCiphertext) -> list[int]:
         """c0 + c1 s on the result's positions, centred mod Q: answers times 2^D, with their noise, as exact integers.
 
-        Only for results that were verified before. Raises UsageError if the result is not canonical.
+        For `api.client.scores`, which decrypts verified predictions only: answers to chosen ciphertexts can give the
+        secret key away. Raises UsageError if the result is not canonical.
         """
         result_digest(self.params, result)
         product = negacyclic_multiply_mod(self.params, result.c1, self.s)[:, result.positions]
         q = np.array(self.params.primes, dtype=np.uint64)[:, None]
         return centred_from_residues(self.params, (result.c0 + product) % q)
 
-    def decrypt(self, result: ResultCiphertext) -> NDArray[np.float64]:
-        """The answers, float64 (|P|,): `decrypt_integers` over 2^D. Only for results that were verified before."""
-        return np.array([float(value) for value in self.decrypt_integers(result)]) * 2.0**-self.params.D
+    def decrypt_unverified(self, result: ResultCiphertext) -> NDArray[np.float64]:
+        """The answers, float64 (|P|,): `decrypt_integers_unverified` over 2^D. Only for results that were verified before."""
+        return np.array([float(value) for value in self.decrypt_integers_unverified(result)]) * 2.0**-self.params.D
 
     def _encode(self) -> bytes:
         body = _FILE_TAG + _framed(

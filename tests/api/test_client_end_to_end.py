@@ -146,7 +146,9 @@ def test_the_answer_to_another_request_or_of_another_clinic_is_not_decrypted(
     first, second = clinic.request(records, "heart"), clinic.request(records, "heart")
     path = clinic.fetch(first, tmp_path / "first.sealproof", timeout=120)
     decrypted: list[object] = []
-    monkeypatch.setattr("api.client.scores.ClinicKeys.decrypt", lambda keys, result: decrypted.append(result))
+    monkeypatch.setattr(
+        "api.client.scores.ClinicKeys.decrypt_unverified", lambda keys, result: decrypted.append(result)
+    )
     with pytest.raises(VerificationFailed, match=r"attestation\.nonce"):
         clinic.open_bundle(path, second)
     with pytest.raises(VerificationFailed, match=r"clinic\.key"):

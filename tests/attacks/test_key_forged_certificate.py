@@ -182,7 +182,7 @@ def test_with_slack_a_clinic_decrypts_to_any_score_it_likes():
     noise = np.full(N, 1 << 40, dtype=np.int64)
     c0 = (residues_of(PARAMS, noise) + PRIMES - negacyclic_multiply_mod(PARAMS, c1, keys.s)) % PRIMES
     result = ResultCiphertext(np.array([0], dtype=np.int64), c0[:, :1].copy(), c1)
-    assert keys.decrypt_integers(result) == [1 << 40]
+    assert keys.decrypt_integers_unverified(result) == [1 << 40]
 
     chosen = -(5 << PARAMS.D)
     (leading,) = centred_from_residues(PARAMS, c1[:, :1])

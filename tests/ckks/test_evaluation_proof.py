@@ -81,7 +81,7 @@ def answers_within_the_attested_error(world: World, verified: VerifiedEvaluation
         w = world.outputs[b % outputs]
         wanted = world.values[b // outputs].astype(object) @ np.array(w.weights, dtype=object) + w.bias
         own = 10 * sum(abs(x) for x in w.weights)
-        off = max(abs(a - int(x)) for a, x in zip(world.keys.decrypt_integers(result), wanted, strict=True))
+        off = max(abs(a - int(x)) for a, x in zip(world.keys.decrypt_integers_unverified(result), wanted, strict=True))
         assert off <= verified.error * (1 << D) + own
         assert verified.error <= 2.0 ** -(world.statement.grid_bits + 6)
 

@@ -1,0 +1,32 @@
+"""`pip install .`, with no extra, is enough to audit: the promise of the README, in an environment of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FROZEN = ROOT / "tests" / "frozen" / "v1"
+ABSENT = ("tenseal", "torch", "sklearn", "zksk", "petlib", "fastapi", "uvicorn", "matplotlib")
+
+
+@pytest.mark.slow
+def test_the_base_install_verifies_and_has_no_fhe_library(tmp_path: Path):
+    environment = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
+    python = environment / "bin" / "python"
+    subprocess.run([str(python), "-m", "pip", "install", "--quiet", str(ROOT)], check=True, cwd=tmp_path)
+    absent = f"import importlib.util as u; print([m for m in {ABSENT!r} if u.find_spec(m)])"
+    listed = subprocess.run([str(python), "-c", absent], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert listed.stdout.strip() == "[]"
+    clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [str(environment / "bin" / "sealproof"), "verify", str(FROZEN / "heart.sealproof")]
+    command += ["--log-key", str(FROZEN / "log.vkey"), "--no-cache", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["result"] == "verified"
