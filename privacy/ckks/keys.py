@@ -192,7 +192,7 @@ class ClinicKeys:
         return centred_from_residues(self.params, (result.c0 + product) % q)
 
     def decrypt_unverified(self, result: ResultCiphertext) -> NDArray[np.float64]:
-        """The answers, float64 (|P|,): `decrypt_integers_unverified` over 2^D. Only for results that were verified before."""
+        """The answers, float64 (|P|,): `decrypt_integers_unverified` over 2^D, and for the same caller."""
         return np.array([float(value) for value in self.decrypt_integers_unverified(result)]) * 2.0**-self.params.D
 
     def _encode(self) -> bytes:
