@@ -348,6 +348,7 @@ class _Audit:
             store,
             [self._written(located) for located in (self._key, self._model, self._records)],
             index,
+            {self._party(author).name: author for author in self._authors.values()},
         )
         return sentence + " Nothing that it uses had been revoked before it."
 

@@ -6,12 +6,12 @@ server answers is believed before that.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from api.client.trust import TrustStore
-from api.entries import Reference, Revocation, decode_entry, verify_signature
+from api.entries import AnyEntry, Party, Reference, Revocation, decode_entry, verify_signature
 from ledger import VerifiedHead, leaf_hash, open_checkpoint, verify_consistency
 from ledger.merkle import Frontier
 from ledger.note import NoteVerifier
@@ -50,14 +50,19 @@ def check_history(
     store: TrustStore | None,
     entries: Sequence[Written],
     prediction: int,
+    parties: Mapping[str, int],
 ) -> tuple[Reference, ...]:
     """Read the log as it stands, which must extend `head`, and look for revocations of `entries`.
+
+    `parties` are the names that the reader is shown, with the indices of their party entries: a log that has a second
+    party of one of these names is refused, since nobody could tell who is meant.
 
     Returns those that were revoked after the prediction at index `prediction`. With a `store`, the present head must
     also extend the last one seen, and is kept.
 
     Raises:
-        VerificationFailed: `head.revoked` for a revocation before the prediction, `ledger.entries`, `monitor.rollback`.
+        VerificationFailed: `head.revoked` for a revocation before the prediction, `ledger.name`, `ledger.entries`,
+            `monitor.rollback`.
         ledger.VerificationFailed, ledger.DecodeError: a head or a proof that does not hold.
     """
     note = ledger.checkpoint()
@@ -73,7 +78,12 @@ def check_history(
     verify_consistency(head.size, present.size, proof, head.root, present.root)
     revoked_since: list[Reference] = []
     for index, data in whole_log(ledger, present):
-        target = _revoked(data, entries)
+        entry = _decoded(data)
+        if entry is None:
+            continue  # what means nothing revokes nothing; its bytes are in the root all the same
+        if isinstance(entry.body, Party) and parties.get(entry.body.name, index) != index:
+            raise VerificationFailed("ledger.name", f"entries {parties[entry.body.name]} and {index} share one name")
+        target = _revoked(entry, entries)
         if target is None:
             continue
         if index < prediction:
@@ -100,12 +110,15 @@ def whole_log(ledger: LedgerAccess, head: VerifiedHead) -> Iterator[tuple[int, b
         raise VerificationFailed("ledger.entries", "the entries that the server shows are not those of its log")
 
 
-def _revoked(data: bytes, entries: Sequence[Written]) -> Reference | None:
-    """Which of `entries` this log entry revokes. Only who wrote an entry can revoke it."""
+def _decoded(data: bytes) -> AnyEntry | None:
     try:
-        entry = decode_entry(data)
+        return decode_entry(data)
     except DecodeError:
-        return None  # what means nothing revokes nothing; its bytes are in the root all the same
+        return None
+
+
+def _revoked(entry: AnyEntry, entries: Sequence[Written]) -> Reference | None:
+    """Which of `entries` this log entry revokes. Only who wrote an entry can revoke it."""
     if not isinstance(entry.body, Revocation) or entry.author is None:
         return None
     for written in entries:

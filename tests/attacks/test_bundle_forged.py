@@ -648,3 +648,17 @@ def test_only_the_verifier_makes_a_verified_prediction(story: Story, honest_bund
     verified = verify_bundle(honest_bundle, story.world.verifier)
     with pytest.raises(UsageError, match="made by verify_bundle only"):
         replace(verified, made_by=object())
+
+
+@pytest.mark.parametrize("name", ["heart-lab", "st-anna", "scores.example"])
+def test_a_second_party_of_a_shown_name_is_noticed_when_the_ledger_can_be_asked(
+    tmp_path: Path, path: Path, name: str
+) -> None:
+    """A reader knows people by name. A log that admits another of that name is no longer to be read that way."""
+    story = bundles.tell(tmp_path)
+    story.bundle(path, story.log())
+    assert isinstance(verify_bundle(path, story.world.verifier, ledger=story.world), VerifiedPrediction)
+    story.world.register("owner", "somebody-else")
+    assert isinstance(verify_bundle(path, story.world.verifier, ledger=story.world), VerifiedPrediction)
+    story.world.register("owner", name)
+    refused(path, story, "ledger.name", ledger=story.world)
