@@ -44,7 +44,7 @@ from privacy import attestation
 from privacy.models.statements import load_opening
 from privacy.zk.generators import cache_folder
 
-__all__ = ["run_demo"]
+__all__ = ["local_server", "run_demo", "warm_up"]
 
 T = TypeVar("T")
 
@@ -59,9 +59,9 @@ def run_demo(folder: Path) -> bool:
     state.mkdir(parents=True, mode=0o700)
     started = time.perf_counter()
     _say("Preparing the generators of the commitments (seconds on first use, then cached) ...")
-    _warm_up()
+    warm_up()
     origin = f"demo-{secrets.token_hex(4)}.localhost/sealproof"
-    with _server(state / "server", origin) as (url, log_key):
+    with local_server(state / "server", origin) as (url, log_key):
         (folder / "log.vkey").write_text(f"{log_key}\n", encoding="utf-8")
         story = _Story(folder, state, url, log_key)
         told = [story.tell(study) for study in studies()]
@@ -251,7 +251,7 @@ def _members(bundle: Path) -> list[tuple[str, int]]:
 
 
 @contextmanager
-def _server(data: Path, origin: str) -> Iterator[tuple[str, str]]:
+def local_server(data: Path, origin: str) -> Iterator[tuple[str, str]]:
     """A server in its own process on a free port of this machine: its address and its ledger's key."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -304,7 +304,7 @@ def _audit(state: Path, bundles: list[Path], log_key: str) -> list[dict[str, Any
     return found if isinstance(found, list) else [found]
 
 
-def _warm_up() -> None:
+def warm_up() -> None:
     """Hash the generators once, here, so that nobody's step is timed with it."""
     from privacy.ckks.key_certificate import PURPOSES
     from privacy.zk.generators import generators

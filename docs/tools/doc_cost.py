@@ -1,4 +1,4 @@
-"""The README's cost table, from benchmarks/results/overhead.json and nothing else."""
+"""The README's cost table, from benchmarks/results/{overhead,latency}.json and nothing else."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+LATENCY = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "latency.json"
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "overhead.json"
 
 
@@ -41,13 +42,16 @@ def _cost() -> str:
         f"| verify / encrypt | {ratios['verify_over_encrypt']:.2f} | {ratios[f'verify_over_encrypt_{largest}']:.3f} |",
         f"| proof | {size['proof'] / 1e3:.1f} kB | {size[f'proof_{largest}'] / largest / 1e3:.1f} kB |",
     ]
+    latency = json.loads(LATENCY.read_text(encoding="utf-8"))["seconds"]["predict"]
     machine, versions = result["machine"], result["versions"]
     shown = ("tenseal", "py_arkworks_bls12381", "numpy", "ezkl", "concrete-ml")
     lines = [
         *table,
         "",
         f"One patient alone, from encryption to the decrypted answer: {_time(median('rows_total'))}, of which "
-        f"{size['rows_upload'] / 1e3:.1f} kB are uploaded. A key certificate (once a key) has "
+        f"{size['rows_upload'] / 1e3:.1f} kB are uploaded; over HTTP, with the ledger and all checks, "
+        f"{_time(latency['median'])} from the request to the verified answer "
+        "([latency.json](benchmarks/results/latency.json)). A key certificate (once a key) has "
         f"{size['key_certificate'] / 1e6:.2f} MB and takes {_time(median('key_certificate_prove'))} to make and "
         f"{_time(median('key_certificate_verify'))} to check.",
         *_peers(result),

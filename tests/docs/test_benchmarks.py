@@ -156,3 +156,16 @@ def test_a_changed_ratio_is_noticed(published: dict[str, Any]) -> None:
             changed = {**published, "ratios": {**published["ratios"], name: value * 1.01}}
             with pytest.raises(AssertionError):
                 check_ratios(changed)
+
+
+def test_the_published_latency_is_complete_and_within_the_measure():
+    result = json.loads((RESULTS.parent / "latency.json").read_text())
+    for key in ("ratios", "seconds", "bytes", "peak_rss_mb", "versions", "machine", "command"):
+        assert result[key]
+    rounds = result["seconds"]["predict"]["rounds"]
+    assert result["seconds"]["predict"]["median"] == median(rounds)
+    first = result["seconds"]["first_predict"]["median"]
+    assert result["ratios"]["first_over_warm"] == pytest.approx(first / median(rounds))
+    # One patient: under a second from request to verified answer, keys warm.
+    assert max(rounds) < 1
+    assert not any(trace in json.dumps(result) for trace in ("/home/", "/root/", "/tmp/", "://", str(ROOT)))
