@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from privacy.ckks.params import ParameterSet
 from privacy.errors import DecodeError, UsageError
+from privacy.zk.transcript import PROTOCOL_TAG
 
 __all__ = [
-    "PROTOCOL_TAG",
     "ResultCiphertext",
     "check_residues",
     "decode_array",
@@ -40,8 +40,6 @@ __all__ = [
     "public_key_digest",
     "result_digest",
 ]
-
-PROTOCOL_TAG = b"sealproof/v1"
 
 Residues = NDArray[np.uint64]
 

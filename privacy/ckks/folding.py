@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import ThreadpoolController
 
+from privacy.ckks.polynomial import backward_transform, forward_transform
 from privacy.errors import UsageError
 
 __all__ = ["CORRELATION_LIMBS", "LIMBS", "contract", "correlate", "fold_rows", "one_blas_thread", "recombine"]
@@ -131,12 +132,12 @@ def correlate(folded: FloatArray, polynomials: npt.NDArray[np.uint64]) -> IntArr
         parts[:, b] = reverse - (carry << LIMB_BITS)
         reverse = carry
     parts[:, -1] = reverse
-    left, right = _forward(folded), _forward(parts)
+    left, right = forward_transform(folded), forward_transform(parts)
     # All primes and limb pairs of one weight are added before the inverse transform.
     outputs = np.zeros((CORRELATION_LIMBS, N // 2), dtype=np.complex128)
     for b in range(_KEY_LIMBS):
         outputs[b : b + LIMBS] += np.einsum("lan,ln->an", left, right[:, b])
-    return _backward(outputs)
+    return backward_transform(outputs)
 
 
 def recombine(limbs: IntArray) -> list[int]:
@@ -153,21 +154,3 @@ def recombine(limbs: IntArray) -> list[int]:
         carry >>= LIMB_BITS
     data, width = digits.tobytes(), 2 * (k + 4)
     return [int.from_bytes(data[i : i + width], "little", signed=True) for i in range(0, len(data), width)]
-
-
-def _twist(N: int) -> npt.NDArray[np.complex128]:
-    twist: npt.NDArray[np.complex128] = np.exp(1j * np.pi * np.arange(N // 2) / N)
-    return twist
-
-
-def _forward(x: FloatArray) -> npt.NDArray[np.complex128]:
-    half = x.shape[-1] // 2
-    folded = x[..., :half] + 1j * x[..., half:]
-    folded *= _twist(2 * half)
-    return np.fft.fft(folded)
-
-
-def _backward(values: npt.NDArray[np.complex128]) -> IntArray:
-    half = values.shape[-1]
-    folded = np.fft.ifft(values) * _twist(2 * half).conj()
-    return np.concatenate([np.rint(folded.real), np.rint(folded.imag)], axis=-1).astype(np.int64)

@@ -30,7 +30,9 @@ from privacy.errors import UsageError
 __all__ = [
     "MAX_RESIDUE_BITS",
     "MAX_SHORT",
+    "backward_transform",
     "centred_from_residues",
+    "forward_transform",
     "negacyclic_multiply_integer",
     "negacyclic_multiply_mod",
     "residues_of",
@@ -55,7 +57,8 @@ def _twist(N: int) -> Complex:
     return twist
 
 
-def _forward(x: NDArray[Any]) -> Complex:
+def forward_transform(x: NDArray[Any]) -> Complex:
+    """Values of real polynomials (..., N) whose pointwise products are those of negacyclic products; (..., N/2)."""
     N = x.shape[-1]
     folded = np.empty((*x.shape[:-1], N // 2), dtype=np.complex128)
     folded.real = x[..., : N // 2]
@@ -65,7 +68,8 @@ def _forward(x: NDArray[Any]) -> Complex:
     return values
 
 
-def _backward(values: Complex) -> Integers:
+def backward_transform(values: Complex) -> Integers:
+    """The integer polynomials (..., N) nearest to what has these values: exact where the error is below 1/2."""
     half = values.shape[-1]
     folded = np.fft.ifft(values)
     folded *= _twist(2 * half).conj()
@@ -97,9 +101,9 @@ def negacyclic_multiply_integer(a: NDArray[Any], small: Integers) -> Integers:
     limbs = np.empty((2, *a.shape))
     limbs[0] = a & ((1 << _LIMB_BITS) - 1)
     limbs[1] = a >> _LIMB_BITS
-    values = _forward(limbs)
-    values *= _forward(small)
-    products = _backward(values)
+    values = forward_transform(limbs)
+    values *= forward_transform(small)
+    products = backward_transform(values)
     result: Integers = products[1]
     result <<= _LIMB_BITS
     result += products[0]
