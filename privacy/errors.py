@@ -4,12 +4,13 @@ PrivacyError
 ├── UsageError           the caller passed something that can never work; fix the call
 ├── DecodeError          malformed bytes from outside; nothing was changed
 ├── VerificationFailed   well-formed, but a proof or a digest does not hold; do not use the object
+├── SessionBroken        the other party of a computation died, stalled or lied; the computation is over
 └── MissingDependency    an optional package is not installed; the message says how to install it
 """
 
 from __future__ import annotations
 
-__all__ = ["DecodeError", "MissingDependency", "PrivacyError", "UsageError", "VerificationFailed"]
+__all__ = ["DecodeError", "MissingDependency", "PrivacyError", "SessionBroken", "UsageError", "VerificationFailed"]
 
 
 class PrivacyError(Exception):
@@ -31,6 +32,18 @@ class DecodeError(PrivacyError, ValueError):
 
 class VerificationFailed(PrivacyError):
     """A check of a verifier failed. `check` is a stable name such as `evaluation.opening`."""
+
+    def __init__(self, check: str, detail: str) -> None:
+        super().__init__(f"{check}: {detail}")
+        self.check = check
+        self.detail = detail
+
+
+class SessionBroken(PrivacyError):
+    """A computation with another party ended before its result. `check` is a stable name such as `mpc.stalled`.
+
+    What the two parties do next is not the caller's choice: the pair is suspended (docs/spec/protocol.md, section 7).
+    """
 
     def __init__(self, check: str, detail: str) -> None:
         super().__init__(f"{check}: {detail}")

@@ -26,7 +26,16 @@ from privacy.zk.randomness import SecretStream, random_scalar
 from privacy.zk.transcript import Transcript
 from privacy.zk.wire import Reader, pack_scalars
 
-__all__ = ["Folded", "QuadraticProof", "QuadraticSystem", "RangeProof", "Segment", "prove_quadratic", "prove_range"]
+__all__ = [
+    "Folded",
+    "QuadraticProof",
+    "QuadraticSystem",
+    "RangeProof",
+    "Segment",
+    "prove_quadratic",
+    "prove_range",
+    "scalar_commitment_key",
+]
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,10 @@ class QuadraticSystem:
     _constraints: list[tuple[tuple[tuple[int, int, int], ...], tuple[tuple[int, int], ...], int]] = field(
         default_factory=list
     )
+
+    def __len__(self) -> int:
+        """Number of constraints."""
+        return len(self._constraints)
 
     def add(
         self,
@@ -160,7 +173,7 @@ class QuadraticProof:
         for segment, mask, found in zip(segments, self.masks, opened, strict=True):
             if not group.equal(found, group.add(mask, group.multiply(segment.commitment, c))):
                 raise VerificationFailed("quadratic.opening", "responses do not open the commitments")
-        scalar_key = _scalar_key(group)
+        scalar_key = scalar_commitment_key(group)
         value = form.evaluate(self.responses, c)
         if not group.equal(scalar_key.commit([value], self.tau), group.msm([self.T0, self.T1], [1, c])):
             raise VerificationFailed("quadratic.relation", "the committed values break a constraint")
@@ -195,7 +208,7 @@ def prove_quadratic(
     t0 = sum(g * alpha[i] * alpha[j] for i, j, g in form.quadratic) % ORDER
     t1 = sum(g * (alpha[i] * v[j] + alpha[j] * v[i]) for i, j, g in form.quadratic)
     t1 = (t1 + sum(a * b for a, b in zip(form.linear, alpha, strict=True))) % ORDER
-    scalar_key, tau0, tau1 = _scalar_key(group), random_scalar(), random_scalar()
+    scalar_key, tau0, tau1 = scalar_commitment_key(group), random_scalar(), random_scalar()
     T0, T1 = scalar_key.commit([t0], tau0), scalar_key.commit([t1], tau1)
     _absorb_first_messages(transcript, group, masks, T0, T1)
     c = transcript.challenge_scalar(b"c")
@@ -215,7 +228,8 @@ def _split(values: Sequence[int], segments: Sequence[Segment]) -> list[Sequence[
     return [values[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _scalar_key(group: Group) -> CommitmentKey:
+def scalar_commitment_key(group: Group) -> CommitmentKey:
+    """The key of T0 and T1, the commitments to single scalars."""
     return commitment_key("quadratic/t", 1, group)
 
 

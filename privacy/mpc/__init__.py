@@ -1,0 +1,1 @@
+"""Two-party computation with one joint proof: circuits, shares, the dealer's randomness, CrypTen, the session."""
