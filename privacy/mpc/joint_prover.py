@@ -22,6 +22,9 @@ from itertools import islice
 from operator import mul
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from privacy.errors import DecodeError, SessionBroken, UsageError, VerificationFailed
 from privacy.models.network_quantise import layer_bounds
 from privacy.mpc.channel import Channel
@@ -181,11 +184,7 @@ class _Party:
         else:
             key = self._channel.receive("ring key", _KEY_BYTES)
         shapes = self._circuit.shapes
-        secret = (
-            as_array(self._records)
-            if self._role == "A"
-            else [[(row.weights, row.bias) for row in layer] for layer in self._layers]
-        )
+        secret = as_array(self._records) if self._role == "A" else [_layer_arrays(layer) for layer in self._layers]
         found = hidden_words(self._role, shapes, self._count, secret, self._channel, self._correlations, key)
         return [layer.tolist() for layer in found]
 
@@ -441,6 +440,12 @@ class _Party:
         common_blindings = tuple(islice(of_B, len(circuit.system.common)))
         tau = (next(of_A) + next(of_B)) % ORDER
         return CopyProof(masks, common_masks, T0, T1, tuple(responses), common, tuple(blindings), common_blindings, tau)
+
+
+def _layer_arrays(layer: Sequence[Row]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Weights (outputs, inputs) and biases of a layer. All are below 2^62 by the layer's public bounds."""
+    weights = np.array([row.weights for row in layer], dtype=np.int64)
+    return weights, np.array([row.bias for row in layer], dtype=np.int64)
 
 
 def _check_secret(
