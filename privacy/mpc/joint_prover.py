@@ -25,8 +25,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.errors import DecodeError, SessionBroken, UsageError, VerificationFailed
-from privacy.models.network_quantise import layer_bounds
+from privacy.errors import DecodeError, SessionBroken, UsageError
+from privacy.mpc.answers import AnswerShare
 from privacy.mpc.channel import Channel
 from privacy.mpc.dealer import Correlations, Role
 from privacy.mpc.joint_proof import (
@@ -50,7 +50,7 @@ from privacy.zk.quadratic import Folded, scalar_commitment_key
 from privacy.zk.randomness import SecretStream
 from privacy.zk.wire import Reader, pack_scalars
 
-__all__ = ["AnswerShare", "BatchResult", "Row", "open_answers", "prove_batch"]
+__all__ = ["BatchResult", "Row", "prove_batch"]
 
 _KEY_BYTES: Final = 32
 _GROUP: Final = ARKWORKS
@@ -73,22 +73,13 @@ class Row:
 
 
 @dataclass(frozen=True)
-class AnswerShare:
-    """One party's additive share of an answer and of its blinding, both mod r. Secret."""
-
-    z: int = field(repr=False)
-    rho: int = field(repr=False)
-
-
-@dataclass(frozen=True)
 class BatchResult:
     """A finished, verified proof, the C_z it is about, and this party's shares of the answers, patient by patient and
-    output by output. `peer_answers` are the other party's commitments to its shares."""
+    output by output."""
 
     proof: bytes
     answers: tuple[bytes, ...]
     shares: tuple[AnswerShare, ...] = field(repr=False)
-    peer_answers: tuple[Point, ...]
 
 
 # -- one party's side -------------------------------------------------------------------------------------------------
@@ -147,7 +138,7 @@ class _Party:
         w = [x for row in self._rows for x in row.values] or [0] * self._circuit.system.common_size
         blindings = self._blindings()
         mine = self._commit(v, blindings)
-        commitments, theirs = self._exchange_commitments(mine)
+        commitments = self._exchange_commitments(mine)
         proof = self._prove(v, w, blindings, commitments)
         data = encode_joint(commitments, proof, _GROUP)
         answers = verify_joint(self._statement, data, _GROUP)
@@ -157,7 +148,7 @@ class _Party:
             for p in range(self._count)
             for o, coordinate in enumerate(self._circuit.answer_range)
         ]
-        return BatchResult(data, answers, tuple(shares), tuple(theirs))
+        return BatchResult(data, answers, tuple(shares))
 
     # -- 1 and 2: shares ----------------------------------------------------------------------------------------------
 
@@ -266,21 +257,19 @@ class _Party:
         parts = [part for values in v for part in split(values, self._circuit.system.segments)[1:]]
         return commit_all(keys, parts, [rho for row in blindings for rho in row[1:]])
 
-    def _exchange_commitments(self, mine: list[Point]) -> tuple[JointCommitments, list[Point]]:
+    def _exchange_commitments(self, mine: list[Point]) -> JointCommitments:
         theirs = self._exchange_points("commitments", mine, len(mine))
         of_A, of_B = (mine, theirs) if self._role == "A" else (theirs, mine)
         step = len(self._circuit.system.segments) - 1
         first = 1 if self._circuit.hidden else 0
         rows_A = [of_A[i : i + step] for i in range(0, len(of_A), step)]
         rows_B = [of_B[i : i + step] for i in range(0, len(of_B), step)]
-        commitments = JointCommitments(
+        return JointCommitments(
             tuple(row[0] for row in rows_A) if first else (),
             tuple(row[0] for row in rows_B) if first else (),
             tuple(tuple(row[first:]) for row in rows_A),
             tuple(tuple(row[first:]) for row in rows_B),
         )
-        rows = [theirs[i : i + step] for i in range(0, len(theirs), step)]
-        return commitments, [point for row in rows for point in row[first:]]
 
     def _exchange_points(self, label: str, mine: list[Point], count: int) -> list[Point]:
         data = exchange(self._role, self._channel, label, b"".join(map(_GROUP.encode, mine)), POINT_BYTES * count)
@@ -469,32 +458,3 @@ def _check_secret(
         expected = [C for layer in statement.layers for C in layer.commitments]
     if not fits or list(map(_GROUP.encode, commit_all(keys, values, rhos))) != expected:
         raise UsageError("the secret does not open the commitments of the statement")
-
-
-def open_answers(
-    statement: JointStatement, result: BatchResult, received: Sequence[AnswerShare]
-) -> tuple[AnswerShare, ...]:
-    """A's end: the openings of the C_z, from A's shares and those that B handed over.
-
-    Every share of B must open B's commitment, and every answer lie within the circuit's bound.
-
-    Raises:
-        VerificationFailed: `joint.share`.
-    """
-    key = answer_key()
-    if len(received) != len(result.shares):
-        raise VerificationFailed("joint.share", f"{len(received)} shares of {len(result.shares)} answers")
-    opened = commit_all([key] * len(received), [[share.z] for share in received], [share.rho for share in received])
-    if not all(_GROUP.equal(found, mine) for found, mine in zip(opened, result.peer_answers, strict=True)):
-        raise VerificationFailed("joint.share", "a share of an answer does not open its commitment")
-    bounds = layer_bounds(
-        statement.schema, [layer.shape for layer in statement.layers], statement.parameters.input_scale_bits
-    )
-    answers = []
-    for own, other in zip(result.shares, received, strict=True):
-        z = (own.z + other.z) % ORDER
-        z -= ORDER if z > ORDER // 2 else 0
-        if abs(z) > bounds[-1]:
-            raise VerificationFailed("joint.share", "an answer is beyond the bound of the network")
-        answers.append(AnswerShare(z, (own.rho + other.rho) % ORDER))
-    return tuple(answers)
