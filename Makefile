@@ -11,7 +11,8 @@ STAMP := $(VENV)/.ready
 setup: $(STAMP)
 
 # zksk and petlib carry pins that no current pip can resolve (msgpack, bplib): they are installed by name, without
-# their dependency lists, after what they really import. petlib compiles against libssl and libffi.
+# their dependency lists, after what they really import. petlib compiles against libssl and libffi. crypten asks for a
+# defunct package and for torchvision; what it really imports is the extra `mpc`.
 $(STAMP): pyproject.toml Makefile
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed"; exit 1; }
 	@printf '#include <openssl/ssl.h>\n#include <ffi.h>\n' | $${CC:-gcc} -E - >/dev/null 2>&1 || \
@@ -21,6 +22,7 @@ $(STAMP): pyproject.toml Makefile
 	$(BIN)/pip install --quiet --disable-pip-version-check cffi pycparser "msgpack<1" attrs future setuptools wheel
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation petlib==0.0.45
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps zksk==0.0.2
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps crypten==0.4.1
 	touch $(STAMP)
 
 demo: $(STAMP)

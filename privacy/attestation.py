@@ -1,43 +1,64 @@
 """Attestation of a prediction: an in-toto Statement v1 in a DSSE envelope.
 
 The envelope says who issued the statement and nothing else: whether the statement is true is shown by the proofs that
-it names. The bytes that were verified are the bytes that are handed on; nothing is parsed before its signature held
-and nothing is serialised again.
+it names. The bytes that were verified are the bytes that are handed on (`privacy.dsse`).
 
     envelope   {"payload": base64, "payloadType": "application/vnd.in-toto+json", "signatures": [{"keyid", "sig"}]}
-    signature  Ed25519 over PAE(payloadType, payload)
-    statement  {"_type", "predicate", "predicateType", "subject"}; the subjects are the result ciphertexts
+    statement  {"_type", "predicate", "predicateType", "subject"}
+
+There is one predicate a scheme: `Predicate` here for encrypted records (`ckks`), whose subjects are the result
+ciphertexts, and `JointPredicate` for multi-party computation (`mpc`, `privacy.attestation_joint`).
 
 Formats: docs/spec/formats.md, attestation. What is bound: docs/spec/protocol.md, section 9.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 from dataclasses import InitVar, dataclass
 from typing import Annotated, Final, Literal
 
 import numpy as np
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field
 
+from privacy.attestation_joint import (
+    JOINT_CLAIMS,
+    JOINT_NOT_CLAIMED,
+    JOINT_PROOF_MEDIA_TYPE,
+    JOINT_PROOF_SYSTEM,
+    JointCoverage,
+    JointPredicate,
+    JointProofReference,
+)
+from privacy.attestation_parts import ErrorBound, LedgerReference
 from privacy.canonical_json import (
     CamelRecord,
     Codec,
-    DecimalInteger,
     Digest,
     Identifier,
     PositiveInteger,
     Timestamp,
     UnsignedInteger,
 )
-from privacy.errors import DecodeError, UsageError, VerificationFailed
+from privacy.dsse import (
+    MAX_ENVELOPE_BYTES,
+    Envelope,
+    EnvelopeSignature,
+    decode_envelope,
+    encode_envelope,
+    pae,
+    sign_payload,
+    verified_payload,
+)
+from privacy.errors import UsageError
 
 __all__ = [
     "CLAIMS",
+    "JOINT_CLAIMS",
+    "JOINT_NOT_CLAIMED",
+    "JOINT_PROOF_MEDIA_TYPE",
+    "JOINT_PROOF_SYSTEM",
     "MAX_ENVELOPE_BYTES",
     "NOT_CLAIMED",
     "PAYLOAD_TYPE",
@@ -45,10 +66,14 @@ __all__ = [
     "PROOF_MEDIA_TYPE",
     "PROOF_SYSTEM",
     "STATEMENT_TYPE",
+    "AnyPredicate",
     "Coverage",
     "Envelope",
     "EnvelopeSignature",
     "ErrorBound",
+    "JointCoverage",
+    "JointPredicate",
+    "JointProofReference",
     "LedgerReference",
     "Positions",
     "Predicate",
@@ -72,9 +97,7 @@ PREDICATE_TYPE: Final = "https://sealproof.dev/attestation/prediction/v1"
 PROOF_SYSTEM: Final = "sealproof-evaluation-v1"
 PROOF_MEDIA_TYPE: Final = "application/vnd.sealproof.evaluation-proof.v1"
 
-MAX_ENVELOPE_BYTES = 1 << 20
 _MAX_STATEMENT_BYTES = 3 * MAX_ENVELOPE_BYTES // 4
-_MAX_SIGNATURES = 16
 _MAX_EXTENT = 1 << 15
 """The largest ring degree for which SEAL has parameters: no position can lie beyond it."""
 
@@ -102,102 +125,7 @@ NOT_CLAIMED = (
 )
 
 
-# -- DSSE -------------------------------------------------------------------------------------------------------------
-
-
-def pae(payload_type: str, payload: bytes) -> bytes:
-    """DSSE's pre-authentication encoding of a payload and its type: the bytes that are signed."""
-    type_bytes = payload_type.encode("utf-8")
-    return b"DSSEv1 %d %s %d %s" % (len(type_bytes), type_bytes, len(payload), payload)
-
-
-@dataclass(frozen=True)
-class EnvelopeSignature(CamelRecord):
-    """A signature as it stands in the envelope. `keyid` is a hint that decides nothing; None where it is absent."""
-
-    sig: Annotated[str, Field(max_length=8192)]
-    keyid: Annotated[str, Field(max_length=1024)] | None = None
-
-
-@dataclass(frozen=True)
-class Envelope(CamelRecord):
-    """A DSSE envelope as it stands. Base64 is kept as written, in the standard or URL-safe alphabet, with padding."""
-
-    payload: str
-    payload_type: str
-    signatures: tuple[EnvelopeSignature, ...]
-
-    def payload_bytes(self) -> bytes:
-        """The payload, decoded but **not** verified. Raises DecodeError."""
-        return _from_base64("payload", self.payload)
-
-
-_ENVELOPE = Codec(Envelope, "DSSE envelope", MAX_ENVELOPE_BYTES, omit_none=True)
-
-
-def _from_base64(field: str, text: str) -> bytes:
-    """Decode one of the two alphabets, whole and canonical. Raises DecodeError."""
-    for altchars in (b"+/", b"-_"):
-        try:
-            value = base64.b64decode(text.encode("ascii"), altchars=altchars, validate=True)
-        except (binascii.Error, ValueError):
-            continue
-        # Python accepts set bits behind the last byte; the same bytes must have one spelling in an alphabet.
-        if base64.b64encode(value, altchars=altchars).decode("ascii") == text:
-            return value
-    raise DecodeError("DSSE envelope", f"{field}: neither standard nor URL-safe base64 with padding")
-
-
-def decode_envelope(data: bytes) -> Envelope:
-    """The envelope whose canonical encoding is `data`; its base64 fields decode.
-
-    Raises DecodeError, also for no signature, more than 16, and the same signature or key id twice.
-    """
-    envelope = _ENVELOPE.decode(data)
-    envelope.payload_bytes()
-    if not 1 <= len(envelope.signatures) <= _MAX_SIGNATURES:
-        raise DecodeError("DSSE envelope", f"{len(envelope.signatures)} signatures, expected 1 to {_MAX_SIGNATURES}")
-    raw = [_from_base64("sig", signature.sig) for signature in envelope.signatures]
-    named = [signature.keyid for signature in envelope.signatures if signature.keyid]
-    if len(set(raw)) != len(raw) or len(set(named)) != len(named):
-        raise DecodeError("DSSE envelope", "the same signature or key id twice")
-    return envelope
-
-
-def encode_envelope(envelope: Envelope) -> bytes:
-    """The canonical bytes of an envelope. Raises UsageError if it could not be read back."""
-    data = _ENVELOPE.encode(envelope)
-    try:
-        decode_envelope(data)
-    except DecodeError as error:
-        raise UsageError(str(error)) from error
-    return data
-
-
-def sign_payload(payload: bytes, payload_type: str, private_key: Ed25519PrivateKey) -> bytes:
-    """The bytes of an envelope with one signature. The key id is the SHA-256 of the public key. Raises UsageError."""
-    signature = EnvelopeSignature(
-        keyid=hashlib.sha256(private_key.public_key().public_bytes_raw()).hexdigest(),
-        sig=base64.b64encode(private_key.sign(pae(payload_type, payload))).decode("ascii"),
-    )
-    return encode_envelope(Envelope(base64.b64encode(payload).decode("ascii"), payload_type, (signature,)))
-
-
 # -- the statement ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class LedgerReference(CamelRecord):
-    """An entry of the ledger: its index, its RFC 6962 leaf hash, and the SHA-256 of its bytes."""
-
-    index: UnsignedInteger
-    leaf: Digest
-    digest: Digest
-
-    @classmethod
-    def to(cls, index: int, entry: bytes) -> LedgerReference:
-        """The reference to the entry whose bytes are `entry` at `index`."""
-        return cls(index, hashlib.sha256(b"\x00" + entry).digest(), hashlib.sha256(entry).digest())
 
 
 @dataclass(frozen=True)
@@ -287,15 +215,6 @@ class ProofReference(CamelRecord):
 
 
 @dataclass(frozen=True)
-class ErrorBound(CamelRecord):
-    """A decrypted answer is off by at most error / 2^scale_bits of a unit. Answers lie on the grid 2^-grid_bits."""
-
-    error: Annotated[DecimalInteger, Field(ge=0)]
-    scale_bits: UnsignedInteger
-    grid_bits: UnsignedInteger
-
-
-@dataclass(frozen=True)
 class Predicate(CamelRecord):
     """What a prediction's attestation says.
 
@@ -325,6 +244,18 @@ class Predicate(CamelRecord):
         if not places or len(set(places)) != len(places):
             raise UsageError("predicate: every result is covered by one proof, and there is at least one")
 
+    def subjects(self) -> list[tuple[str, bytes]]:
+        """(name, digest) of what the statement is about, in order."""
+        return [
+            (f"block-{block}/output-{output}", digest)
+            for proof in self.proofs
+            for block, output, digest in proof.covers.labelled_results()
+        ]
+
+
+AnyPredicate = Predicate | JointPredicate
+"""What a prediction's attestation may say. `scheme` tells which."""
+
 
 @dataclass(frozen=True)
 class _SubjectDigest(CamelRecord):
@@ -342,30 +273,26 @@ class _Statement(CamelRecord):
     type_: Annotated[Literal["https://in-toto.io/Statement/v1"], Field(alias="_type")]
     subject: tuple[_Subject, ...]
     predicate_type: Literal["https://sealproof.dev/attestation/prediction/v1"]
-    predicate: Predicate
+    predicate: Annotated[AnyPredicate, Field(discriminator="scheme")]
 
     def __post_init__(self) -> None:
         if self.subject != _subjects(self.predicate):
             raise UsageError("subjects: not the results that the predicate lists, in that order")
 
 
-def _subjects(predicate: Predicate) -> tuple[_Subject, ...]:
-    return tuple(
-        _Subject(f"block-{block}/output-{output}", _SubjectDigest(digest))
-        for proof in predicate.proofs
-        for block, output, digest in proof.covers.labelled_results()
-    )
+def _subjects(predicate: AnyPredicate) -> tuple[_Subject, ...]:
+    return tuple(_Subject(name, _SubjectDigest(digest)) for name, digest in predicate.subjects())
 
 
 _STATEMENT = Codec(_Statement, "in-toto statement", _MAX_STATEMENT_BYTES)
 
 
-def encode_statement(predicate: Predicate) -> bytes:
+def encode_statement(predicate: AnyPredicate) -> bytes:
     """The canonical bytes of the statement; its subjects follow from the predicate. Raises UsageError."""
     return _STATEMENT.encode(_Statement(STATEMENT_TYPE, _subjects(predicate), PREDICATE_TYPE, predicate))
 
 
-def decode_statement(data: bytes) -> Predicate:
+def decode_statement(data: bytes) -> AnyPredicate:
     """The predicate of the statement whose canonical encoding is `data`. Raises DecodeError."""
     return _STATEMENT.decode(data).predicate
 
@@ -384,7 +311,7 @@ class VerifiedStatement:
     """
 
     payload: bytes
-    predicate: Predicate
+    predicate: AnyPredicate
     public_key: bytes
     made_by: InitVar[object]
 
@@ -393,7 +320,7 @@ class VerifiedStatement:
             raise UsageError("a VerifiedStatement is made by verify_envelope only")
 
 
-def sign_statement(predicate: Predicate, private_key: Ed25519PrivateKey) -> bytes:
+def sign_statement(predicate: AnyPredicate, private_key: Ed25519PrivateKey) -> bytes:
     """The bytes of the attestation: the envelope around the statement. Raises UsageError."""
     return sign_payload(encode_statement(predicate), PAYLOAD_TYPE, private_key)
 
@@ -404,19 +331,5 @@ def verify_envelope(data: bytes, public_key: bytes) -> VerifiedStatement:
     One good signature by that key is enough, signatures of others are ignored. Raises DecodeError,
     VerificationFailed("attestation.signature") and VerificationFailed("attestation.payload-type").
     """
-    envelope = decode_envelope(data)
-    payload = envelope.payload_bytes()
-    signed = pae(envelope.payload_type, payload)
-    if not any(_is_signed(public_key, _from_base64("sig", entry.sig), signed) for entry in envelope.signatures):
-        raise VerificationFailed("attestation.signature", f"no signature by the key {public_key.hex()}")
-    if envelope.payload_type != PAYLOAD_TYPE:
-        raise VerificationFailed("attestation.payload-type", f"expected {PAYLOAD_TYPE}, got {envelope.payload_type!r}")
+    payload = verified_payload(data, PAYLOAD_TYPE, public_key)
     return VerifiedStatement(payload, decode_statement(payload), public_key, _VERIFIED)
-
-
-def _is_signed(public_key: bytes, signature: bytes, message: bytes) -> bool:
-    try:
-        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
-    except (InvalidSignature, ValueError):
-        return False
-    return True

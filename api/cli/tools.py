@@ -29,6 +29,7 @@ _PARTS: tuple[tuple[str, str, str], ...] = (
     ("uvicorn", "run a server", "pip install 'sealproof[service]'"),
     ("matplotlib", "plots of benchmarks", "pip install 'sealproof[bench]'"),
     ("zksk", "prove zero weights", "make setup, in a checkout"),
+    ("crypten", "compute with another party", "make setup, in a checkout"),
 )
 
 

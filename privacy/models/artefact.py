@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import rfc8785
+from numpy.typing import NDArray
 
 from privacy.errors import DecodeError, UsageError, VerificationFailed
 from privacy.models.linear import LinearModel
@@ -32,11 +33,12 @@ __all__ = [
     "new_salt",
     "save_model",
     "verify_artefact_opening",
+    "verify_digest_opening",
 ]
 
 MODEL_FORMAT = "sealproof/linear-model/v1"
 SALT_BYTES = 16
-_MAX_MODEL_BYTES = 1 << 27
+MAX_MODEL_BYTES = 1 << 27
 _FIELDS = {"format", "name", "link", "output_names", "weights", "bias", "schema"}
 _PICKLE_SUFFIXES = {".pkl", ".pickle", ".joblib", ".pt", ".pth", ".npy", ".npz"}
 
@@ -49,32 +51,23 @@ def encode_model(model: LinearModel) -> bytes:
             "name": model.name,
             "link": model.link,
             "output_names": list(model.output_names),
-            "weights": [[weight.hex() for weight in row] for row in model.weights.tolist()],
-            "bias": [value.hex() for value in model.bias.tolist()],
             "schema": model.schema.to_json(),
+            **encode_affine(model.weights, model.bias),
         }
     )
 
 
 def decode_model(data: bytes) -> LinearModel:
     """The model whose canonical encoding is exactly `data`. Raises DecodeError for anything else."""
-    if len(data) > _MAX_MODEL_BYTES:
-        raise DecodeError("model", f"{len(data)} bytes, at most {_MAX_MODEL_BYTES}")
-    document = decode_canonical_json("model", data)
-    if not isinstance(document, dict) or set(document) != _FIELDS:
-        raise DecodeError("model", f"expected an object with exactly the fields {', '.join(sorted(_FIELDS))}")
-    if document["format"] != MODEL_FORMAT:
-        raise DecodeError("model", f"format is {document['format']!r}, expected {MODEL_FORMAT!r}")
-    rows = [_floats("weights", row) for row in _list("weights", document["weights"])]
-    if len({len(row) for row in rows}) != 1:
-        raise DecodeError("model", "weights are not one row of one length per output")
-    names = _list("output_names", document["output_names"])
+    document = decode_model_object(data, _FIELDS, MODEL_FORMAT)
+    weights, bias = decode_affine(document)
+    names = json_list("output_names", document["output_names"])
     schema = Schema.from_json(document["schema"])
     try:
         model = LinearModel(
             name=document["name"],
-            weights=np.array(rows, dtype=np.float64),
-            bias=np.array(_floats("bias", document["bias"]), dtype=np.float64),
+            weights=weights,
+            bias=bias,
             output_names=tuple(names),
             link=document["link"],
             schema=schema,
@@ -106,9 +99,14 @@ def artefact_commitment(digest: bytes, salt: bytes) -> bytes:
 
 def verify_artefact_opening(commitment: bytes, model: LinearModel, salt: bytes) -> None:
     """Check that `commitment` opens to this very model. Raises VerificationFailed("model.artefact", ...)."""
+    verify_digest_opening(commitment, artefact_digest(model), salt)
+
+
+def verify_digest_opening(commitment: bytes, digest: bytes, salt: bytes) -> None:
+    """Check that `commitment` opens to this digest of a model. Raises VerificationFailed("model.artefact", ...)."""
     if len(salt) != SALT_BYTES:
         raise VerificationFailed("model.artefact", f"the salt has {len(salt)} bytes, expected {SALT_BYTES}")
-    if not hmac.compare_digest(commitment, artefact_commitment(artefact_digest(model), salt)):
+    if not hmac.compare_digest(commitment, artefact_commitment(digest, salt)):
         raise VerificationFailed("model.artefact", "the commitment does not open to this model and salt")
 
 
@@ -126,9 +124,17 @@ def load_model(path: Path) -> LinearModel:
     Raises UsageError for a file that cannot be read or looks like a pickle, which could run any code and is never
     loaded; DecodeError for a file that is not exactly the encoding of a model.
     """
+    return decode_model(read_model_file(path))
+
+
+# --- what files of linear models and of networks have in common ---------------------------------------------------
+
+
+def read_model_file(path: Path) -> bytes:
+    """The bytes of a model file, not larger than one can be. Raises UsageError as `load_model` does."""
     try:
         with path.open("rb") as file:
-            data = file.read(_MAX_MODEL_BYTES + 1)
+            data = file.read(MAX_MODEL_BYTES + 1)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     if data[:1] == b"\x80" or data[:4] == b"PK\x03\x04" or path.suffix.lower() in _PICKLE_SUFFIXES:
@@ -136,17 +142,46 @@ def load_model(path: Path) -> LinearModel:
             f"{path} looks like a pickled model, which could run any code: load it yourself, where you trust it, and "
             "write it with save_model(from_sklearn(...) or from_torch(...), path)"
         )
-    return decode_model(data)
+    return data
 
 
-def _list(what: str, value: object) -> list[Any]:
+def decode_model_object(data: bytes, fields: set[str], format_: str) -> dict[str, Any]:
+    """The object of exactly these fields and this format whose canonical JSON is `data`. Raises DecodeError."""
+    if len(data) > MAX_MODEL_BYTES:
+        raise DecodeError("model", f"{len(data)} bytes, at most {MAX_MODEL_BYTES}")
+    document = decode_canonical_json("model", data)
+    if not isinstance(document, dict) or set(document) != fields:
+        raise DecodeError("model", f"expected an object with exactly the fields {', '.join(sorted(fields))}")
+    if document["format"] != format_:
+        raise DecodeError("model", f"format is {document['format']!r}, expected {format_!r}")
+    return document
+
+
+def encode_affine(weights: NDArray[np.float64], bias: NDArray[np.float64]) -> dict[str, Any]:
+    """The fields `weights` and `bias` of a document, every number as a hexadecimal float. Secret."""
+    return {
+        "weights": [[weight.hex() for weight in row] for row in weights.tolist()],
+        "bias": [value.hex() for value in bias.tolist()],
+    }
+
+
+def decode_affine(document: dict[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Inverse of `encode_affine`, one row of one length per output. Raises DecodeError."""
+    rows = [_floats("weights", row) for row in json_list("weights", document["weights"])]
+    if len({len(row) for row in rows}) != 1:
+        raise DecodeError("model", "weights are not one row of one length per output")
+    return np.array(rows, dtype=np.float64), np.array(_floats("bias", document["bias"]), dtype=np.float64)
+
+
+def json_list(what: str, value: object) -> list[Any]:
+    """`value`, which must be a list. Raises DecodeError."""
     if not isinstance(value, list):
         raise DecodeError("model", f"{what} is not a list")
     return value
 
 
 def _floats(what: str, values: object) -> list[float]:
-    return [_float(what, text) for text in _list(what, values)]
+    return [_float(what, text) for text in json_list(what, values)]
 
 
 def _float(what: str, text: object) -> float:

@@ -78,7 +78,7 @@ class OutputStatement:
     C_W: bytes
 
     def __post_init__(self) -> None:
-        _check_text("output name", self.name)
+        check_text("output name", self.name)
         for bits in (self.b, self.b_bias):
             if type(bits) is not int or not 1 <= bits <= _MAX_BITS:
                 raise UsageError(f"output {self.name!r}: {bits!r} is not a number of bits from 1 to {_MAX_BITS}")
@@ -104,7 +104,7 @@ class ModelStatement:
 
     def __post_init__(self) -> None:
         for what in ("name", "version", "quantisation_rule"):
-            _check_text(f"model {what}", getattr(self, what))
+            check_text(f"model {what}", getattr(self, what))
         if type(self.grid_bits) is not int or not 0 <= self.grid_bits <= _MAX_BITS:
             raise UsageError(f"grid_bits = {self.grid_bits!r} is not a number of bits from 0 to {_MAX_BITS}")
         if not 1 <= len(self.outputs) <= MAX_OUTPUTS:
@@ -265,7 +265,7 @@ def certify_model(statement: ModelStatement, openings: Sequence[WeightOpening], 
         # The refusal names neither the weight nor its place.
         if any(not -1 << (width - 1) <= v < 1 << (width - 1) for v, width in zip(opening.values, widths, strict=True)):
             raise UsageError(f"output {output.name!r}: a weight or the bias is out of its public range")
-        bits = [bit for v, width in zip(opening.values, widths, strict=True) for bit in _bits(v, width)]
+        bits = [bit for v, width in zip(opening.values, widths, strict=True) for bit in offset_bits(v, width)]
         bit_rho = random_scalar()
         commitments.append(C_W)
         bit_commitments.append(_bits_key(statement.d, output, group).commit(bits, bit_rho))
@@ -315,7 +315,7 @@ def _witness_size(statement: ModelStatement) -> int:
     return sum(statement.d + 1 + sum(_widths(statement.d, output)) for output in statement.outputs)
 
 
-def _bits(value: int, width: int) -> list[int]:
+def offset_bits(value: int, width: int) -> list[int]:
     """Bits of value + 2^(width-1), lowest first."""
     shifted = value + (1 << (width - 1))
     return [(shifted >> k) & 1 for k in range(width)]
@@ -352,7 +352,8 @@ def _system(statement: ModelStatement) -> QuadraticSystem:
     return system
 
 
-def _check_text(what: str, text: object) -> None:
+def check_text(what: str, text: object) -> None:
+    """Raises UsageError unless `text` can be a name in a statement."""
     if not isinstance(text, str) or not 1 <= len(text) <= _MAX_TEXT or not text.isprintable() or text != text.strip():
         raise UsageError(f"{what} {text!r} must be 1 to {_MAX_TEXT} printable characters, no space at either end")
     if not unicodedata.is_normalized("NFC", text):

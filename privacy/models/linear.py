@@ -64,9 +64,8 @@ class LinearModel:
     schema: Schema = field(repr=False)
 
     def __post_init__(self) -> None:
-        weights = _frozen_copy("weights", self.weights)
-        bias = _frozen_copy("bias", self.bias)
-        names = tuple(self.output_names)
+        weights = frozen_copy("weights", self.weights)
+        bias = frozen_copy("bias", self.bias)
         if weights.ndim != 2 or weights.shape[1] != self.schema.d:
             raise UsageError(
                 f"weights have shape {weights.shape}, expected (outputs, {self.schema.d}) for schema "
@@ -77,15 +76,8 @@ class LinearModel:
             raise UsageError(f"a model has 1 to {MAX_OUTPUTS} outputs, this one has {outputs}")
         if bias.shape != (outputs,):
             raise UsageError(f"bias has shape {bias.shape}, expected ({outputs},)")
-        if len(names) != outputs or len(set(names)) != outputs:
-            raise UsageError(f"expected {outputs} different output names, got {names!r}")
-        for name in (self.name, *names):
-            if not isinstance(name, str) or not 1 <= len(name) <= 200 or name != name.strip() or not name.isprintable():
-                raise UsageError(f"name {name!r} must be 1 to 200 printable characters, no space at either end")
-        if self.link not in get_args(Link):
-            raise UsageError(f"link {self.link!r} is not one of {', '.join(get_args(Link))}")
-        if self.link == "softmax" and outputs < 2:
-            raise UsageError("softmax needs two outputs or more; a single output of log-odds has the link 'logit'")
+        names = tuple(self.output_names)
+        check_names(self.name, names, outputs, self.link)
         object.__setattr__(self, "weights", weights)
         object.__setattr__(self, "bias", bias)
         object.__setattr__(self, "output_names", names)
@@ -106,6 +98,24 @@ class LinearModel:
     def predict(self, values: ArrayLike) -> Float64:
         """`predict_raw` read through the link: probabilities, or the raw answers when the link has none."""
         return apply_link(self.link, self.predict_raw(values))
+
+
+def check_names(name: str, output_names: Sequence[str], outputs: int, link: str) -> None:
+    """Raises UsageError unless a model of `outputs` outputs can be called so and its answers can be read so."""
+    if len(output_names) != outputs or len(set(output_names)) != outputs:
+        raise UsageError(f"expected {outputs} different output names, got {tuple(output_names)!r}")
+    for text in (name, *output_names):
+        if not isinstance(text, str) or not 1 <= len(text) <= 200 or text != text.strip() or not text.isprintable():
+            raise UsageError(f"name {text!r} must be 1 to 200 printable characters, no space at either end")
+    if link not in get_args(Link):
+        raise UsageError(f"link {link!r} is not one of {', '.join(get_args(Link))}")
+    if link == "softmax" and outputs < 2:
+        raise UsageError("softmax needs two outputs or more; a single output of log-odds has the link 'logit'")
+
+
+def default_output_names(outputs: int) -> tuple[str, ...]:
+    """y, or y0, y1, ..."""
+    return ("y",) if outputs == 1 else tuple(f"y{k}" for k in range(outputs))
 
 
 # --- reading answers ----------------------------------------------------------------------------------------------
@@ -172,16 +182,10 @@ def from_sklearn(
     Raises UsageError for anything else (subclasses too, as they may compute something different), and
     MissingDependency without scikit-learn.
     """
-    steps = list(_sklearn_steps(estimator))
+    steps = list(sklearn_steps(estimator))
     last = steps[-1]
     weights, bias, link, default_names = _sklearn_estimator(last)
-    scalers = [_sklearn_scaler(step, schema) for step in steps[:-1]]
-    _check_width(last, weights.shape[1], schema)
-    # x -> a*x + c in front of (w, b) gives (w*a, b + w.c), from the last scaler back to the first.
-    for scale, shift in reversed(scalers):
-        bias = np.array([math.fsum([b, *(w * shift)]) for w, b in zip(weights, bias, strict=True)])
-        weights = weights * scale
-    weights = weights[:, _sklearn_order(steps[0], schema)]
+    weights, bias = fold_sklearn_steps(steps, weights, bias, schema)
     return LinearModel(
         name=name if name is not None else f"{schema.name}-{type(last).__name__}",
         weights=weights,
@@ -192,7 +196,8 @@ def from_sklearn(
     )
 
 
-def _sklearn_steps(estimator: Any) -> Iterator[Any]:
+def sklearn_steps(estimator: Any, supported: str = _SUPPORTED_SKLEARN) -> Iterator[Any]:
+    """The steps of a Pipeline that do something, in order, or the estimator itself."""
     try:
         from sklearn.pipeline import Pipeline
     except ImportError as error:
@@ -203,9 +208,22 @@ def _sklearn_steps(estimator: Any) -> Iterator[Any]:
     for position, (_, step) in enumerate(estimator.steps):
         if step is None or step == "passthrough":
             if position == len(estimator.steps) - 1:
-                raise UsageError(f"the Pipeline ends without an estimator; supported: {_SUPPORTED_SKLEARN}")
+                raise UsageError(f"the Pipeline ends without an estimator; supported: {supported}")
             continue
         yield step
+
+
+def fold_sklearn_steps(
+    steps: Sequence[Any], weights: Float64, bias: Float64, schema: Schema
+) -> tuple[Float64, Float64]:
+    """`weights` and `bias` of the last step's affine map, in terms of the schema's raw features in its order."""
+    scalers = [_sklearn_scaler(step, schema) for step in steps[:-1]]
+    _check_width(steps[-1], weights.shape[1], schema)
+    # x -> a*x + c in front of (w, b) gives (w*a, b + w.c), from the last scaler back to the first.
+    for scale, shift in reversed(scalers):
+        bias = np.array([math.fsum([b, *(w * shift)]) for w, b in zip(weights, bias, strict=True)])
+        weights = weights * scale
+    return weights[:, _sklearn_order(steps[0], schema)], bias
 
 
 def _sklearn_estimator(estimator: Any) -> tuple[Float64, Float64, Link, tuple[str, ...]]:
@@ -226,8 +244,7 @@ def _sklearn_estimator(estimator: Any) -> tuple[Float64, Float64, Link, tuple[st
     bias = np.array(np.broadcast_to(intercept, (outputs,)))  # fit_intercept=False leaves a single 0
     link: Link
     if not hasattr(estimator, "classes_"):
-        names = ("y",) if outputs == 1 else tuple(f"y{k}" for k in range(outputs))
-        return weights, bias, "identity", names
+        return weights, bias, "identity", default_output_names(outputs)
     classes = [str(label) for label in estimator.classes_]
     names = (classes[1],) if outputs == 1 else tuple(classes)
     if kind is LogisticRegression:
@@ -321,10 +338,10 @@ def from_torch(
     Raises UsageError for anything else, hooks included, and MissingDependency without torch.
     """
     weights, bias = np.eye(schema.d), np.zeros(schema.d)
-    for layer in _torch_layers(module):
-        matrix, offset = _torch_affine(layer, len(weights))
+    for layer in torch_layers(module):
+        matrix, offset = torch_affine(layer, len(weights))
         weights, bias = matrix @ weights, matrix @ bias + offset
-    names = ("y",) if len(weights) == 1 else tuple(f"y{k}" for k in range(len(weights)))
+    names = default_output_names(len(weights))
     return LinearModel(
         name=name if name is not None else f"{schema.name}-{type(module).__name__}",
         weights=weights,
@@ -335,27 +352,31 @@ def from_torch(
     )
 
 
-def _torch_layers(module: Any) -> Iterator[Any]:
+def torch_layers(module: Any, also: Sequence[str] = (), supported: str = _SUPPORTED_TORCH) -> Iterator[Any]:
+    """The layers of a module in the order in which they act, each of exactly an affine type or one of nn's `also`."""
     try:
         from torch import nn
     except ImportError as error:
         raise MissingDependency("torch", "torch") from error
     kind = type(module)
-    if kind not in (nn.Linear, nn.Identity, nn.BatchNorm1d, nn.Sequential):
+    others = tuple(getattr(nn, name) for name in also)
+    if kind not in (nn.Linear, nn.Identity, nn.BatchNorm1d, nn.Sequential, *others):
         hint = "; leave it out and pass link='logit' or 'softmax'" if kind in (nn.Sigmoid, nn.Softmax) else ""
         raise UsageError(
-            f"{kind.__module__}.{kind.__name__} is not affine or not supported{hint}; supported: {_SUPPORTED_TORCH}"
+            f"{kind.__module__}.{kind.__name__} is not affine or not supported{hint}; supported: {supported}"
         )
     if module._forward_hooks or module._forward_pre_hooks:
         raise UsageError(f"{kind.__name__} has forward hooks, which may change what it computes: remove them")
+    if "forward" in vars(module):
+        raise UsageError(f"{kind.__name__} has a forward of its own, which may compute something else: remove it")
     if kind is nn.Sequential:
         for child in module:
-            yield from _torch_layers(child)
+            yield from torch_layers(child, also, supported)
     else:
         yield module
 
 
-def _torch_affine(layer: Any, width: int) -> tuple[Float64, Float64]:
+def torch_affine(layer: Any, width: int) -> tuple[Float64, Float64]:
     """(matrix, offset) of one layer that takes `width` numbers."""
     from torch import nn
 
@@ -377,7 +398,8 @@ def _torch_affine(layer: Any, width: int) -> tuple[Float64, Float64]:
     return np.diag(scale), double(layer.bias, 0.0, width) - scale * double(layer.running_mean, 0.0, width)
 
 
-def _frozen_copy(what: str, values: ArrayLike) -> Float64:
+def frozen_copy(what: str, values: ArrayLike) -> Float64:
+    """`values` as a read-only float64 array of its own. Raises UsageError unless they are finite numbers."""
     try:
         array = np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as error:

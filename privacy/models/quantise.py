@@ -162,6 +162,11 @@ def encoded_bound_integer(feature: Feature, input_scale_bits: int) -> int:
     return math.ceil(Fraction(feature.encoded_bound) * (1 << input_scale_bits))
 
 
+def encoding_error(feature: Feature, input_scale_bits: int) -> Fraction:
+    """How far an integer input of this feature may be from its exact encoding times 2^SX, in units of the integer."""
+    return Fraction(1, 2) + (_ENCODING_ROUNDING * (1 << input_scale_bits) if feature.encoding == "unit" else 0)
+
+
 def answer_bound(schema: Schema, b: int, b_bias: int, params: ScaleParameters, grid_bits: int) -> int:
     """sum_i 2^b (X_i,max 2^SX + 32) + 2^b_bias + g 2^D / 2^6: more than any answer of a certified model.
 
@@ -215,8 +220,7 @@ def error_bound(schema: Schema, b: int, params: ScaleParameters) -> ErrorBound:
     D = SX + SW
     half = Fraction(1, 2)
     weights = sum((half * Fraction(feature.encoded_bound) for feature in schema.features), Fraction(0))
-    units = sum(feature.encoding == "unit" for feature in schema.features)
-    inputs = half * schema.d + _ENCODING_ROUNDING * units * (1 << SX)
+    inputs = sum((encoding_error(feature, SX) for feature in schema.features), Fraction(0))
     return ErrorBound(
         weight_rounding=weights / (1 << SW),
         input_rounding=inputs * (1 << b) / (1 << D),

@@ -374,7 +374,7 @@ def _binary_zeros(*size: Any, device: Any = None) -> Any:
 
 def _configure(key: str, value: str | int | bool) -> None:
     """Set a configuration value that exists. Raises UsageError: CrypTen itself accepts any key."""
-    if OmegaConf.select(cfg.config, key, default=None) is None:
+    if not isinstance(OmegaConf.select(cfg.config, key, default=None), str | int | bool):
         raise UsageError(f"CrypTen has no setting {key!r}")
     cfg[key] = value
 

@@ -31,10 +31,20 @@ def random_scalar() -> int:
 
 
 class SecretStream:
-    """Fast secret randomness for arrays; each instance has its own 256-bit key from `os.urandom`."""
+    """Fast secret randomness for arrays; each instance has its own 256-bit key, from `os.urandom` unless it is given.
 
-    def __init__(self) -> None:
-        self._encryptor = Cipher(algorithms.AES(secrets.token_bytes(32)), modes.CTR(bytes(16))).encryptor()
+    A given key, 32 secret bytes that nothing else is keyed with, makes a stream that all its holders expand alike.
+
+    Raises:
+        UsageError: the key does not have 32 bytes.
+    """
+
+    def __init__(self, key: bytes | None = None) -> None:
+        if key is None:
+            key = secrets.token_bytes(32)
+        elif len(key) != 32:
+            raise UsageError(f"SecretStream: a key has 32 bytes, not {len(key)}")
+        self._encryptor = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
 
     def bytes(self, length: int) -> bytes:
         """Next `length` bytes."""
