@@ -35,6 +35,7 @@ __all__ = [
     "Point",
     "PositiveInteger",
     "Record",
+    "Salt",
     "Signature",
     "Text",
     "Timestamp",
@@ -220,6 +221,9 @@ def _check_timestamp(text: str) -> str:
 
 Digest = Annotated[bytes, _HexBytes(32)]
 """32 bytes as hex: a SHA-256 digest, an Ed25519 public key, a nonce."""
+
+Salt = Annotated[bytes, _HexBytes(16)]
+"""16 bytes as hex: the blinding of a record handle."""
 
 Point = Annotated[bytes, _HexBytes(48)]
 """48 bytes as hex: a compressed G1 point. Only the length is checked here, the group is the verifier's business."""
