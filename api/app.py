@@ -17,7 +17,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from api.errors import ApiError, Problem, RateLimited, TooLarge, describe
-from api.routes import blobs, entries, ledger, models, parties, predictions
+from api.joint_schemas import FailureRequest, OfferRequest, ResultRequest
+from api.routes import blobs, entries, ledger, models, mpc, parties, predictions
 from api.schemas import ErrorBody, PredictionRequest, error_body
 from api.service import Service
 from api.settings import Settings
@@ -48,7 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
             service.close()
 
     app = FastAPI(title="Sealproof", version=VERSION, description=_DESCRIPTION, lifespan=lifespan)
-    for module in (parties, blobs, entries, predictions, ledger, models):
+    for module in (parties, blobs, entries, predictions, mpc, ledger, models):
         app.include_router(module.router)
     for family in (ApiError, PrivacyError, LedgerError, Exception):
         app.add_exception_handler(family, _on_error)
@@ -95,7 +96,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         schemas = document["components"]["schemas"]
-        for model in (PredictionRequest, ErrorBody):
+        for model in (PredictionRequest, OfferRequest, ResultRequest, FailureRequest, ErrorBody):
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(schema.pop("$defs", {}))
             schemas[model.__name__] = schema

@@ -24,7 +24,16 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import ConfigDict, Field
 
-from ledger.merkle import leaf_hash
+from api.entry_parts import Policy, Reference
+from api.joint_entries import (
+    Clearance,
+    CommittedRecords,
+    JointPrediction,
+    JointProof,
+    Network,
+    NetworkLayer,
+    Suspension,
+)
 from privacy.canonical_json import (
     Codec,
     DecimalInteger,
@@ -36,7 +45,6 @@ from privacy.canonical_json import (
     Record,
     Signature,
     Text,
-    Timestamp,
     UnsignedInteger,
     canonical_bytes,
 )
@@ -48,11 +56,17 @@ __all__ = [
     "MAX_ENTRY_BYTES",
     "AnyEntry",
     "Body",
+    "Clearance",
+    "CommittedRecords",
     "Entry",
     "ErrorBound",
+    "JointPrediction",
+    "JointProof",
     "Key",
     "Model",
     "ModelOutput",
+    "Network",
+    "NetworkLayer",
     "Party",
     "Policy",
     "Prediction",
@@ -60,11 +74,14 @@ __all__ = [
     "Records",
     "Reference",
     "Revocation",
+    "Suspension",
     "VerifiedEntry",
     "ZeroWeight",
     "decode_digest_list",
     "decode_entry",
+    "decode_point_list",
     "encode_digest_list",
+    "encode_point_list",
     "sign_entry",
     "verify_signature",
 ]
@@ -73,24 +90,12 @@ MAX_ENTRY_BYTES = 65_535
 ENTRY_DOMAIN = b"sealproof/entry/v1\n"
 
 _DIGEST_BYTES = 32
+_POINT_BYTES = 48
 _MAX_PROOF_ANSWERS = 256
 """B = blocks x outputs of one evaluation proof (docs/spec/protocol.md, section 1)."""
 
 
-# -- references and parts ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Reference(Record):
-    """An entry of the ledger, by index and by leaf hash: neither alone says which entry is meant in which log."""
-
-    index: UnsignedInteger
-    leaf: Digest
-
-    @classmethod
-    def to(cls, index: int, entry: bytes) -> Reference:
-        """The reference to the entry whose bytes are `entry` at `index`."""
-        return cls(index, leaf_hash(entry))
+# -- parts ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -112,14 +117,6 @@ class ZeroWeight(Record):
     output: UnsignedInteger
     feature: UnsignedInteger
     proof: Digest
-
-
-@dataclass(frozen=True)
-class Policy(Record):
-    """For which models records may be used, and until when (null: no end)."""
-
-    models: tuple[Reference, ...] | Literal["any"]
-    until: Timestamp | None
 
 
 @dataclass(frozen=True)
@@ -288,7 +285,7 @@ class Prediction(Record):
 
 @dataclass(frozen=True)
 class Revocation(Record):
-    """Withdraws a key, a model or a records entry from now on."""
+    """Withdraws a key, a model, a network or committed or encrypted records from now on."""
 
     KIND: ClassVar[str] = "sealproof/revocation/v1"
 
@@ -296,8 +293,32 @@ class Revocation(Record):
     reason: Text
 
 
-Body = Party | Key | Model | Records | Prediction | Revocation
-_BODIES: tuple[type[Body], ...] = (Party, Key, Model, Records, Prediction, Revocation)
+Body = (
+    Party
+    | Key
+    | Model
+    | Records
+    | Prediction
+    | Revocation
+    | Network
+    | CommittedRecords
+    | JointPrediction
+    | Suspension
+    | Clearance
+)
+_BODIES: tuple[type[Body], ...] = (
+    Party,
+    Key,
+    Model,
+    Records,
+    Prediction,
+    Revocation,
+    Network,
+    CommittedRecords,
+    JointPrediction,
+    Suspension,
+    Clearance,
+)
 BodyT = TypeVar("BodyT", bound=Body, covariant=True)
 
 KINDS: Mapping[str, type[Body]] = MappingProxyType({body.KIND: body for body in _BODIES})
@@ -424,7 +445,7 @@ def _is_small_order(public_key: bytes) -> bool:
     return y >= _FIELD_PRIME or y in _SMALL_ORDER_Y
 
 
-# -- lists of digests -------------------------------------------------------------------------------------------------
+# -- lists of digests and of points -----------------------------------------------------------------------------------
 
 
 def encode_digest_list(digests: Sequence[bytes]) -> bytes:
@@ -436,6 +457,28 @@ def encode_digest_list(digests: Sequence[bytes]) -> bytes:
 
 def decode_digest_list(data: bytes, count: int) -> tuple[bytes, ...]:
     """The `count` digests whose encoding is `data`. Raises DecodeError."""
-    if len(data) != count * _DIGEST_BYTES:
-        raise DecodeError("digest list", f"expected {count} digests in {count * _DIGEST_BYTES} bytes, got {len(data)}")
-    return tuple(data[i : i + _DIGEST_BYTES] for i in range(0, len(data), _DIGEST_BYTES))
+    return _divided("digest list", data, count, _DIGEST_BYTES)
+
+
+def encode_point_list(points: Sequence[bytes]) -> bytes:
+    """The blob behind `CommittedRecords.commitments`: the points, 48 bytes each, one after the other.
+
+    Raises UsageError.
+    """
+    if any(len(point) != _POINT_BYTES for point in points):
+        raise UsageError(f"every point has {_POINT_BYTES} bytes")
+    return b"".join(points)
+
+
+def decode_point_list(data: bytes, count: int) -> tuple[bytes, ...]:
+    """The `count` points whose encoding is `data`; that they lie in the group is the verifier's business.
+
+    Raises DecodeError.
+    """
+    return _divided("list of commitments", data, count, _POINT_BYTES)
+
+
+def _divided(what: str, data: bytes, count: int, size: int) -> tuple[bytes, ...]:
+    if len(data) != count * size:
+        raise DecodeError(what, f"expected {count} items in {count * size} bytes, got {len(data)}")
+    return tuple(data[i : i + size] for i in range(0, len(data), size))

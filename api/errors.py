@@ -5,6 +5,7 @@
     ├── NotPermitted       403  the party may not do this
     ├── PredictionRefused  403  policy, expiry or revocation forbids this prediction
     │   └── ExposureCap    403  it would release more bits of the model than the operator allows
+    ├── NodesNotReady      503  a joint prediction cannot begin: a node is missing, or the two do not fit together
     ├── NotFound           404  there is no such thing here
     ├── Conflict           409  it is there already, in another form
     ├── TooLarge           413  the body is larger than this endpoint takes
@@ -37,6 +38,7 @@ __all__ = [
     "Conflict",
     "ErrorRow",
     "ExposureCap",
+    "NodesNotReady",
     "NotAuthenticated",
     "NotFound",
     "NotPermitted",
@@ -88,6 +90,10 @@ class ExposureCap(PredictionRefused):
         self.waiting = waiting
         self.asked = asked
         self.cap = cap
+
+
+class NodesNotReady(_Checked):
+    """A joint prediction did not begin: a party's node did not come, or the two nodes name different dealers."""
 
 
 class NotFound(ApiError):
@@ -145,6 +151,8 @@ class ErrorRow:
 
 _OPERATOR = "This is for the server's operator; the id is in the server's log."
 _BYTES = "Send exactly the canonical encoding; see the format documentation."
+_NODES = "Start the nodes of both parties (sealproof mpc node), then ask again with a fresh nonce."
+_BROKEN = "Look at the nodes of both parties; if these two are suspended, both owners clear it (sealproof mpc clear)."
 _SIZE_OF_LOG = "Ask for an index or size below the size in the current checkpoint."
 
 ERRORS: Mapping[type[Exception], ErrorRow] = MappingProxyType(
@@ -155,6 +163,7 @@ ERRORS: Mapping[type[Exception], ErrorRow] = MappingProxyType(
         NotPermitted: ErrorRow(403, "not-permitted", "Ask as the party that this belongs to."),
         PredictionRefused: ErrorRow(403, "prediction-refused", "Look at the policy and the revocations on the ledger."),
         ExposureCap: ErrorRow(403, "exposure-cap", "Ask for fewer patients, or talk to the model's owner."),
+        NodesNotReady: ErrorRow(503, "nodes-not-ready", _NODES),
         NotFound: ErrorRow(404, "not-found", "Look it up on the ledger."),
         Conflict: ErrorRow(409, "conflict", "Choose another name, number or nonce."),
         TooLarge: ErrorRow(413, "too-large", "Send less in one request."),
@@ -166,6 +175,7 @@ ERRORS: Mapping[type[Exception], ErrorRow] = MappingProxyType(
         privacy.UsageError: ErrorRow(422, "unusable", "The message says what to change."),
         privacy.DecodeError: ErrorRow(400, "malformed", _BYTES),
         privacy.VerificationFailed: ErrorRow(422, "verification-failed", "See the check; nothing was changed."),
+        privacy.SessionBroken: ErrorRow(409, "session-broken", _BROKEN),
         privacy.MissingDependency: ErrorRow(503, "not-ready", "Ask the operator of the server."),
         ledger.LedgerError: ErrorRow(500, "internal", _OPERATOR, internal=True),
         ledger.UsageError: ErrorRow(422, "unusable", "The message says what to change."),

@@ -1,8 +1,10 @@
 """Exposure recounted from a ledger: anyone who has the entries gets the server's numbers.
 
 Per clinic, model entry and output. Predictions under several keys of a clinic add up, and so does a prediction that is
-repeated, because it releases fresh equations. What entries cannot show is not counted: two clinics that work together,
-or one set of weights published as two models.
+repeated, because it releases fresh equations. Answers of multi-party computation are exact and not blurred: each tells
+at most bit_length(2 z_max) bits, and what there is to tell is the whole network, since every output depends on all of
+its hidden layers. What entries cannot show is not counted: two clinics that work together, or one set of weights
+published as two models.
 """
 
 from __future__ import annotations
@@ -12,11 +14,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from api.binding import ProofGroup, parameters_of
-from api.entries import Model, Prediction, Records, Reference
+from api.entries import CommittedRecords, JointPrediction, Model, Network, Prediction, Records, Reference
 from api.registry import Logged, Registry
 from privacy.ckks.exposure import Exposure, model_bits, proof_bits
+from privacy.errors import VerificationFailed
 
-__all__ = ["ExposureRow", "bits_of_groups", "recount"]
+__all__ = ["ExposureRow", "bits_of_groups", "joint_bits", "network_bits", "recount"]
 
 
 @dataclass(frozen=True)
@@ -53,29 +56,61 @@ def bits_of_groups(
     return total
 
 
+def joint_bits(model: Network, patients: int) -> dict[int, Fraction]:
+    """Bits released of each output by exact answers to so many patients."""
+    return dict.fromkeys(range(len(model.outputs)), Fraction(patients * model.answer_bits))
+
+
+def network_bits(model: Network) -> int:
+    """Bits of a whole network: in every layer rows of weights in [-2^b, 2^b) and a bias in [-2^b_bias, 2^b_bias)."""
+    return sum(layer.outputs * (layer.inputs * (layer.b + 1) + layer.b_bias + 1) for layer in model.layers)
+
+
 def recount(registry: Registry, clinic: str | None = None, model: int | None = None) -> list[ExposureRow]:
     """Exposure of every clinic, model and output with a prediction, or of one clinic, or of one model (by index).
 
-    Raises VerificationFailed when `model` is not the index of a model.
+    Models are linear models and networks. Raises VerificationFailed when `model` is the index of neither.
     """
-    wanted = None if model is None else registry.get(model, Model).reference
+    wanted = None if model is None else _model(registry, model).reference
     sums: dict[tuple[str, int], _Sum] = {}
+
+    def count(clinic_name: str, known: Reference, d: int, bits: dict[int, Fraction]) -> None:
+        sums.setdefault((clinic_name, known.index), _Sum(d, {})).add(bits)
+
     for prediction in registry.all(Prediction):
-        if wanted is not None and prediction.body.model != wanted:
-            continue
-        records = registry.resolve(prediction.body.records, Records)
-        if clinic is not None and records.body.clinic != clinic:
-            continue
-        known = registry.resolve(prediction.body.model, Model)
-        place = (records.body.clinic, known.reference.index)
-        sums.setdefault(place, _Sum(records.body.d, {})).add(_bits_of_prediction(prediction, records, known))
-    rows = []
-    for (name, index), total in sorted(sums.items()):
-        entry = registry.get(index, Model)
-        for number, output in enumerate(entry.body.outputs):
-            exposure = Exposure(total.released[number], model_bits(total.d, output.b, output.b_bias))
-            rows.append(ExposureRow(name, entry.reference, number, output.name, total.predictions, exposure))
-    return rows
+        if wanted is None or prediction.body.model == wanted:
+            records = registry.resolve(prediction.body.records, Records)
+            if clinic is None or records.body.clinic == clinic:
+                linear = registry.resolve(prediction.body.model, Model)
+                bits = _bits_of_prediction(prediction, records, linear)
+                count(records.body.clinic, linear.reference, records.body.d, bits)
+    for joint in registry.all(JointPrediction):
+        if wanted is None or joint.body.model == wanted:
+            committed = registry.resolve(joint.body.records, CommittedRecords)
+            if clinic is None or committed.body.clinic == clinic:
+                network = registry.resolve(joint.body.model, Network)
+                bits = joint_bits(network.body, committed.body.count)
+                count(committed.body.clinic, network.reference, committed.body.d, bits)
+    return [
+        ExposureRow(name, entry.reference, number, output, total.predictions, Exposure(total.released[number], bits))
+        for (name, index), total in sorted(sums.items(), key=lambda item: item[0])
+        for entry in [_model(registry, index)]
+        for number, (output, bits) in enumerate(_outputs(entry.body, total.d))
+    ]
+
+
+def _model(registry: Registry, index: int) -> Logged[Model] | Logged[Network]:
+    try:
+        return registry.get(index, Network)
+    except VerificationFailed:
+        return registry.get(index, Model)
+
+
+def _outputs(model: Model | Network, d: int) -> list[tuple[str, int]]:
+    """Name and bits of every output."""
+    if isinstance(model, Network):
+        return [(name, network_bits(model)) for name in model.outputs]
+    return [(output.name, model_bits(d, output.b, output.b_bias)) for output in model.outputs]
 
 
 @dataclass

@@ -1,6 +1,10 @@
 """Prediction jobs: kept in SQLite, worked off by one thread, resumed after a restart.
 
     queued -> running -> done | failed
+    computing -> queued, or failed                    multi-party computation
+
+A job of multi-party computation is `computing` while the nodes of clinic and owner are at work (`api.joint_service`);
+once they have delivered its proofs it is a job like any other.
 
 A job becomes one prediction entry at most, whatever is interrupted and whenever: the signed entry is stored with the
 job **before** it is appended, and a job that has an entry looks for it in the log before it appends it. A job that has
@@ -18,7 +22,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
@@ -26,9 +30,9 @@ from api.database import Database
 from api.errors import Conflict, NotFound, NotReady, Problem, RateLimited, describe
 from ledger.errors import StorageError
 
-__all__ = ["Job", "JobStore", "JobWorker", "Stopped", "Work"]
+__all__ = ["Job", "JobStore", "JobWorker", "Session", "Stopped", "Work"]
 
-State = Literal["queued", "running", "done", "failed"]
+State = Literal["computing", "queued", "running", "done", "failed"]
 
 _SCHEMA = (
     """CREATE TABLE IF NOT EXISTS jobs (
@@ -38,7 +42,12 @@ _SCHEMA = (
         error TEXT, UNIQUE (clinic, nonce)) STRICT""",
     "CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state)",
     "CREATE TABLE IF NOT EXISTS starts (id TEXT PRIMARY KEY, count INTEGER NOT NULL) STRICT",
+    """CREATE TABLE IF NOT EXISTS sessions (
+        id TEXT PRIMARY KEY, owner INTEGER NOT NULL, size INTEGER NOT NULL, root BLOB NOT NULL, note BLOB NOT NULL,
+        offered INTEGER NOT NULL, result BLOB, sealed BLOB) STRICT""",
 )
+_PENDING: Final = "state IN ('computing', 'queued', 'running')"
+_IF_COMPUTING: Final = "WHERE id = ? AND state = 'computing'"
 _PROGRESS_SECONDS: Final = 0.2
 _RETRY_SECONDS: Final = 5.0
 _MOST_STARTS: Final = 3
@@ -69,9 +78,35 @@ class Job:
     error: dict[str, Any] | None
 
 
+@dataclass(frozen=True)
+class Session:
+    """What a job of multi-party computation has beyond other jobs.
+
+    `owner` is the index of the model owner's party entry. `size`, `root` and `note` are the ledger head that the
+    prediction will name. `offered`: both nodes were told to begin. `result` and `sealed` are what they delivered.
+    """
+
+    owner: int
+    size: int
+    root: bytes
+    note: bytes = field(repr=False)
+    offered: bool
+    result: bytes | None = field(repr=False)
+    sealed: bytes | None = field(repr=False)
+
+
 def _job(row: sqlite3.Row) -> Job:
     fields = {name: row[name] for name in Job.__dataclass_fields__}
     return Job(**{**fields, "error": None if row["error"] is None else json.loads(row["error"])})
+
+
+def _session(row: sqlite3.Row) -> Session:
+    fields = {name: row[name] for name in Session.__dataclass_fields__}
+    return Session(**{**fields, "offered": bool(row["offered"])})
+
+
+def _told(problem: Problem) -> str:
+    return json.dumps(problem.to_json()["error"])
 
 
 class JobStore:
@@ -86,18 +121,25 @@ class JobStore:
         Raises Conflict if the clinic used the nonce before (see `find`), RateLimited if `most_waiting` of its jobs
         wait or run already; nothing is stored then.
         """
-        job_id = secrets.token_hex(16)
         with self._database.transaction() as connection:
-            waiting = "SELECT count(*) FROM jobs WHERE clinic = ? AND state IN ('queued', 'running')"
-            if connection.execute(waiting, (clinic,)).fetchone()[0] >= most_waiting:
-                raise RateLimited(f"{most_waiting} jobs of this clinic are waiting", retry_after=10)
-            try:
-                connection.execute(
-                    "INSERT INTO jobs (id, clinic, records, model, nonce, state, done, total) VALUES (?,?,?,?,?,?,?,?)",
-                    (job_id, clinic, records, model, nonce, "queued", 0, total),
-                )
-            except sqlite3.IntegrityError:
-                raise Conflict("this clinic made a prediction with this nonce before") from None
+            job_id = _insert(connection, (clinic, records, model, nonce, "queued", 0, total), most_waiting)
+        return self.get(job_id)
+
+    def add_joint(
+        self,
+        clinic: int,
+        owner: int,
+        records: int,
+        model: int,
+        nonce: str,
+        total: int,
+        head: tuple[int, bytes, bytes],
+        most_waiting: int,
+    ) -> Job:
+        """A new job of multi-party computation, under the ledger head (size, root, note). Raises as `add` does."""
+        with self._database.transaction() as connection:
+            job_id = _insert(connection, (clinic, records, model, nonce, "computing", 0, total), most_waiting)
+            connection.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?, 0, NULL, NULL)", (job_id, owner, *head))
         return self.get(job_id)
 
     def find(self, clinic: int, nonce: str) -> Job | None:
@@ -120,9 +162,24 @@ class JobStore:
         return _job(rows[0])
 
     def unfinished(self) -> list[Job]:
-        """Jobs that wait or run, oldest first."""
+        """Jobs that wait for the server or run, oldest first."""
         query = "SELECT * FROM jobs WHERE state IN ('queued', 'running') ORDER BY number"
         return [_job(row) for row in self._database.rows(query)]
+
+    def pending(self, *, joint: bool) -> list[Job]:
+        """Jobs that may still become a prediction: those of multi-party computation, or all others."""
+        query = f"SELECT * FROM jobs WHERE {_PENDING} AND (id IN (SELECT id FROM sessions)) = ? ORDER BY number"  # noqa: S608
+        return [_job(row) for row in self._database.rows(query, (int(joint),))]
+
+    def computing(self) -> list[tuple[Job, Session]]:
+        """Jobs that wait for the nodes of their parties, oldest first."""
+        query = "SELECT * FROM jobs JOIN sessions USING (id) WHERE state = 'computing' ORDER BY number"
+        return [(_job(row), _session(row)) for row in self._database.rows(query)]
+
+    def session(self, job_id: str) -> Session | None:
+        """What a job of multi-party computation has beyond others; None for any other job."""
+        rows = self._database.rows("SELECT * FROM sessions WHERE id = ?", (job_id,))
+        return _session(rows[0]) if rows else None
 
     def count(self) -> int:
         """How many jobs there are, finished ones included."""
@@ -157,7 +214,27 @@ class JobStore:
 
     def fail(self, job_id: str, problem: Problem) -> None:
         """The job has failed, for this reason."""
-        self._update(job_id, "state = 'failed', error = ?", (json.dumps(problem.to_json()["error"]),))
+        self._update(job_id, "state = 'failed', error = ?", (_told(problem),))
+
+    def offer(self, job_id: str) -> None:
+        """Both nodes of a computing job are told to begin."""
+        with self._database.transaction() as connection:
+            connection.execute("UPDATE sessions SET offered = 1 WHERE id = ?", (job_id,))
+
+    def deliver(self, job_id: str, result: bytes, sealed: bytes) -> bool:
+        """A computing job is queued, with what its nodes delivered; False, and nothing changed, for any other."""
+        with self._database.transaction() as connection:
+            changed = connection.execute(f"UPDATE jobs SET state = 'queued' {_IF_COMPUTING}", (job_id,))  # noqa: S608
+            if changed.rowcount:
+                query = "UPDATE sessions SET result = ?, sealed = ? WHERE id = ?"
+                connection.execute(query, (result, sealed, job_id))
+            return bool(changed.rowcount)
+
+    def break_off(self, job_id: str, problem: Problem) -> bool:
+        """A computing job has failed, for this reason; False, and nothing changed, for any other."""
+        with self._database.transaction() as connection:
+            query = f"UPDATE jobs SET state = 'failed', error = ? {_IF_COMPUTING}"  # noqa: S608
+            return bool(connection.execute(query, (_told(problem), job_id)).rowcount)
 
     def _update(self, job_id: str, change: str, values: tuple[Any, ...]) -> None:
         with self._database.transaction() as connection:
@@ -169,11 +246,26 @@ class JobStore:
         self._database.close()
 
 
+def _insert(connection: sqlite3.Connection, job: tuple[Any, ...], most_waiting: int) -> str:
+    clinic, job_id = job[0], secrets.token_hex(16)
+    waiting = f"SELECT count(*) FROM jobs WHERE clinic = ? AND {_PENDING}"  # noqa: S608
+    if connection.execute(waiting, (clinic,)).fetchone()[0] >= most_waiting:
+        raise RateLimited(f"{most_waiting} jobs of this clinic are waiting", retry_after=10)
+    try:
+        connection.execute(
+            "INSERT INTO jobs (id, clinic, records, model, nonce, state, done, total) VALUES (?,?,?,?,?,?,?,?)",
+            (job_id, *job),
+        )
+    except sqlite3.IntegrityError:
+        raise Conflict("this clinic made a prediction with this nonce before") from None
+    return job_id
+
+
 class Work(Protocol):
     """What a job consists of."""
 
     def compute(self, job: Job, progress: Callable[[int], None]) -> bytes:
-        """Evaluate, prove, store the blobs; the signed prediction entry."""
+        """Evaluate and prove, or verify what was delivered; the signed prediction entry, its blobs being stored."""
 
     def publish(self, job: Job, entry: bytes) -> tuple[int, bytes]:
         """Append the entry unless it is in the log already; its index, and the attestation."""

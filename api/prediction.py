@@ -7,7 +7,7 @@ by block, results and proofs are stored as they are made, and only the noise and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -61,6 +61,7 @@ __all__ = [
     "plan_proofs",
     "predict",
     "write_bundle",
+    "write_evidence",
 ]
 
 Residues = npt.NDArray[np.uint64]
@@ -304,32 +305,42 @@ def write_bundle(
     """
     prediction = registry.get(index, Prediction)
     context = Context.of(registry, prediction.body.records.index, prediction.body.model.index)
+    about = (prediction, context.key, context.model, context.records)
+    digests = _blob_digests(prediction.body, context, blobs, inputs)
+    entries = {located.reference.index for located in about}
+    write_evidence(path, log, registry, blobs, envelope, entries, prediction.body.checkpoint_size, digests)
+
+
+def write_evidence(
+    path: Path,
+    log: Log,
+    registry: Registry,
+    blobs: BlobStore,
+    envelope: bytes,
+    entries: Iterable[int],
+    head_size: int,
+    digests: Iterable[bytes],
+) -> None:
+    """Write a bundle of these entries, their authors and these blobs; `head_size` is what the prediction names.
+
+    Raises as `write_bundle` does.
+    """
     head = log.head()
+    indices = set(entries)
+    indices |= {registry.author_of(index).reference.index for index in indices}
     with BundleWriter(path) as bundle:
         bundle.set_attestation(envelope)
-        for number in sorted(_entry_indices(registry, index, context)):
+        for number in sorted(indices):
             hashes = tuple(log.inclusion_proof(number, head.size))
             bundle.add_entry(number, log.entry(number), TlogProof(number, hashes, head.note).format())
-        old = prediction.body.checkpoint_size
-        steps = tuple(log.consistency_proof(old, head.size))
-        bundle.set_consistency_proof(ConsistencyProof(old, head.size, steps).format())
+        steps = tuple(log.consistency_proof(head_size, head.size))
+        bundle.set_consistency_proof(ConsistencyProof(head_size, head.size, steps).format())
         total = 0
-        for digest in _blob_digests(prediction.body, context, blobs, inputs):
+        for digest in digests:
             data = blobs.get(digest)
             total += len(data)
             blobs.check_room(len(data) + total)  # what is collected is written a second time, in its order
             bundle.add_blob(data)
-
-
-def _entry_indices(registry: Registry, prediction: int, context: Context) -> set[int]:
-    indices = {
-        prediction,
-        context.key.reference.index,
-        context.model.reference.index,
-        context.records.reference.index,
-    }
-    authors = {registry.author_of(index).reference.index for index in indices}
-    return indices | authors
 
 
 def _blob_digests(prediction: Prediction, context: Context, blobs: BlobStore, inputs: bool) -> Iterator[bytes]:

@@ -1,9 +1,10 @@
 """An index over a ledger's entries: who is who, and what refers to what (docs/spec/protocol.md, section 2).
 
 `Registry` reads every entry once and refuses any that breaks a rule which entries alone can show: signatures, roles,
-references by index **and** leaf hash, names and numbers used once, the order key < records, model < prediction, and
-nothing used after its revocation. The server checks with it before it logs; an auditor who reads a whole ledger gets
-the same answers from the same code. Certificates and blobs are not looked at here (`api.binding`, `api.submission`).
+references by index **and** leaf hash, names and numbers used once, the order key < records, model < prediction,
+nothing used after its revocation, and no joint prediction between two parties whose last session failed. The server
+checks with it before it logs; an auditor who reads a whole ledger gets the same answers from the same code.
+Certificates and blobs are not looked at here (`api.binding`, `api.joint_binding`, `api.submission`).
 """
 
 from __future__ import annotations
@@ -18,16 +19,23 @@ from api.entries import (
     AnyEntry,
     Body,
     BodyT,
+    Clearance,
+    CommittedRecords,
+    JointPrediction,
     Key,
     Model,
+    Network,
     Party,
+    Policy,
     Prediction,
     Records,
     Reference,
     Revocation,
+    Suspension,
     decode_entry,
     verify_signature,
 )
+from api.joint_binding import check_batches, check_joint_coverage, check_joint_fit, check_joint_order, mpc_parameters_of
 from ledger import Log
 from ledger.merkle import leaf_hash
 from privacy.ckks.keys import check_clinic_id
@@ -36,10 +44,33 @@ from privacy.errors import UsageError, VerificationFailed
 
 __all__ = ["Logged", "Registry"]
 
-AnyBody = TypeVar("AnyBody", Party, Key, Model, Records, Prediction, Revocation)
+AnyBody = TypeVar(
+    "AnyBody",
+    Party,
+    Key,
+    Model,
+    Records,
+    Prediction,
+    Revocation,
+    Network,
+    CommittedRecords,
+    JointPrediction,
+    Suspension,
+    Clearance,
+)
 
-_ROLES: Final[dict[type[Body], str]] = {Key: "clinic", Records: "clinic", Model: "owner", Prediction: "server"}
-"""Who writes what. A revocation is by whoever wrote its target."""
+ModelT = TypeVar("ModelT", Model, Network)
+
+_ROLES: Final[dict[type[Body], str]] = {
+    Key: "clinic",
+    Records: "clinic",
+    CommittedRecords: "clinic",
+    Model: "owner",
+    Network: "owner",
+    Prediction: "server",
+    JointPrediction: "server",
+}
+"""Who writes what. A revocation is by whoever wrote its target, a suspension or clearance by one of its two parties."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +95,10 @@ class Registry:
         self._key_numbers: dict[tuple[str, int], int] = {}
         self._model_names: dict[tuple[int, str, str], int] = {}
         self._revoked: dict[int, int] = {}
+        self._sessions: dict[bytes, int] = {}
+        self._suspensions: dict[tuple[int, int], list[int]] = {}
+        self._cleared: dict[int, dict[int, int]] = {}
+        """By suspension: which party has cleared it, and in which entry."""
 
     @classmethod
     def read(cls, log: Log) -> Registry:
@@ -141,6 +176,29 @@ class Registry:
         if index is not None:
             raise VerificationFailed("ledger.revoked", f"entry {reference.index} was revoked by entry {index}")
 
+    def suspension_of(self, clinic: int, owner: int, size: int | None = None) -> list[Logged[Suspension]]:
+        """The suspensions between two parties (by index) that not both have cleared, in ledger order.
+
+        With `size`, as it stood under the first `size` entries. None open: the two may compute together.
+        """
+        with self._lock:
+            size = len(self._entries) if size is None else size
+            indices = [
+                index
+                for index in self._suspensions.get((clinic, owner), [])
+                if index < size and not all(self._cleared[index].get(party, size) < size for party in (clinic, owner))
+            ]
+        return [self.get(index, Suspension) for index in indices]
+
+    def check_not_suspended(self, clinic: int, owner: int, size: int | None = None) -> None:
+        """Raise VerificationFailed(`mpc.suspended`) if `suspension_of` has any."""
+        found = self.suspension_of(clinic, owner, size)
+        if found:
+            raise VerificationFailed(
+                "mpc.suspended",
+                f"parties {clinic} and {owner} are suspended by entry {found[0].reference.index} until both clear it",
+            )
+
     # -- adding --------------------------------------------------------------------------------------------------------
 
     def check(self, data: bytes) -> AnyEntry:
@@ -174,10 +232,18 @@ class Registry:
                     self._public_keys[party.public_key] = index
                 case Key() as key:
                     self._key_numbers[key.clinic, key.number] = index
-                case Model() as model if entry.author is not None:
+                case Model() | Network() as model if entry.author is not None:
                     self._model_names[entry.author.index, model.name, model.version] = index
                 case Revocation() as revocation:
                     self._revoked[revocation.target.index] = index
+                case JointPrediction() as prediction:
+                    self._sessions[prediction.session] = index
+                case Suspension() as suspension:
+                    pair = (suspension.clinic.index, suspension.owner.index)
+                    self._suspensions.setdefault(pair, []).append(index)
+                    self._cleared[index] = {}
+                case Clearance() as clearance if entry.author is not None:
+                    self._cleared[clearance.suspension.index][entry.author.index] = index
             return reference
 
     def extend(self, entries: Iterable[bytes]) -> None:
@@ -218,6 +284,16 @@ class Registry:
                 self._check_prediction(body)
             case Revocation():
                 self._check_revocation(body, author)
+            case Network():
+                self._check_network(body, author)
+            case CommittedRecords():
+                self._check_committed_records(body, author)
+            case JointPrediction():
+                self._check_joint_prediction(body)
+            case Suspension():
+                self._check_suspension(body, author)
+            case Clearance():
+                self._check_clearance(body, author)
 
     def _check_key(self, key: Key, author: Logged[Party]) -> None:
         if key.clinic != author.body.name:
@@ -228,10 +304,18 @@ class Registry:
         parameters_of(key.parameter_set)
 
     def _check_model(self, model: Model, author: Logged[Party]) -> None:
+        self._check_model_name(model, author)
+        parameters_of(model.parameter_set)
+
+    def _check_network(self, network: Network, author: Logged[Party]) -> None:
+        self._check_model_name(network, author)
+        mpc_parameters_of(network.parameter_set)
+
+    def _check_model_name(self, model: Model | Network, author: Logged[Party]) -> None:
+        """Models and networks of an owner share their names: a reader is told a name and a version, not a kind."""
         index = self._model_names.get((author.reference.index, model.name, model.version))
         if index is not None:
             raise VerificationFailed("model.name", f"{model.name!r} version {model.version!r} is entry {index} already")
-        parameters_of(model.parameter_set)
 
     def _check_records(self, records: Records, author: Logged[Party]) -> None:
         if records.clinic != author.body.name:
@@ -248,9 +332,19 @@ class Registry:
             raise VerificationFailed("records.shape", str(error)) from error
         if records.blocks != -(-records.count // size):
             raise VerificationFailed("records.blocks", f"{records.count} patients fill {-(-records.count // size)}")
-        if records.policy.models != "any":
-            for reference in records.policy.models:
-                self.resolve(reference, Model)
+        self._check_policy(records.policy, Model)
+
+    def _check_committed_records(self, records: CommittedRecords, author: Logged[Party]) -> None:
+        if records.clinic != author.body.name:
+            raise VerificationFailed("records.clinic", f"{author.body.name!r} commits records of {records.clinic!r}")
+        mpc_parameters_of(records.parameter_set)
+        check_batches(records)
+        self._check_policy(records.policy, Network)
+
+    def _check_policy(self, policy: Policy, kind: type[ModelT]) -> None:
+        if policy.models != "any":
+            for reference in policy.models:
+                self.resolve(reference, kind)
 
     def _check_prediction(self, prediction: Prediction) -> None:
         records = self.resolve(prediction.records, Records)
@@ -263,21 +357,57 @@ class Registry:
         if not key.body.parameter_set == records.body.parameter_set == model.body.parameter_set:
             raise VerificationFailed("entry.parameter-set", "key, model and records name different parameter sets")
         check_order(key.reference, model.reference, records.reference, Reference(self.size, bytes(32)))
-        if not max(model.reference.index, records.reference.index) < prediction.checkpoint_size <= self.size:
-            raise VerificationFailed("prediction.head", "its ledger head is older than what it is about, or unborn")
-        for reference in (key.reference, model.reference, records.reference):
-            self.check_not_revoked(reference, prediction.checkpoint_size)
-        models = records.body.policy.models
-        if models != "any" and model.reference not in models:
-            raise VerificationFailed("policy.models", "the records are not for this model")
+        self._check_use(
+            prediction.checkpoint_size, records.body.policy, model.reference, records.reference, key.reference
+        )
         check_coverage(prediction, records.body, len(model.body.outputs))
+
+    def _check_joint_prediction(self, prediction: JointPrediction) -> None:
+        records = self.resolve(prediction.records, CommittedRecords)
+        model = self.resolve(prediction.model, Network)
+        check_joint_fit(model.body, records.body)
+        check_joint_order(model.reference, records.reference, Reference(self.size, bytes(32)))
+        self._check_use(prediction.checkpoint_size, records.body.policy, model.reference, records.reference)
+        check_joint_coverage(prediction, records.body, model.body)
+        if prediction.session in self._sessions:
+            index = self._sessions[prediction.session]
+            raise VerificationFailed("prediction.session", f"this session gave the prediction in entry {index} already")
+        clinic, owner = (self.author_of(entry.reference.index).reference.index for entry in (records, model))
+        # Under the head that the prediction names, since no session may run then, and now.
+        self.check_not_suspended(clinic, owner, prediction.checkpoint_size)
+        self.check_not_suspended(clinic, owner)
+
+    def _check_use(self, size: int, policy: Policy, model: Reference, records: Reference, *more: Reference) -> None:
+        """Under the head of `size` entries: all was there and not revoked, and the records are for this model."""
+        if not max(model.index, records.index) < size <= self.size:
+            raise VerificationFailed("prediction.head", "its ledger head is older than what it is about, or unborn")
+        for reference in (*more, model, records):
+            self.check_not_revoked(reference, size)
+        if policy.models != "any" and model not in policy.models:
+            raise VerificationFailed("policy.models", "the records are not for this model")
+
+    def _check_suspension(self, suspension: Suspension, author: Logged[Party]) -> None:
+        for reference, role in ((suspension.clinic, "clinic"), (suspension.owner, "owner")):
+            party = self.resolve(reference, Party)
+            if party.body.role != role:
+                raise VerificationFailed("suspension.parties", f"party {reference.index} is no {role}")
+        if author.reference not in (suspension.clinic, suspension.owner):
+            raise VerificationFailed("suspension.author", "a suspension is written by one of its two parties")
+
+    def _check_clearance(self, clearance: Clearance, author: Logged[Party]) -> None:
+        suspension = self.resolve(clearance.suspension, Suspension)
+        if author.reference not in (suspension.body.clinic, suspension.body.owner):
+            raise VerificationFailed("clearance.author", "a suspension is cleared by its two parties")
+        index = self._cleared[suspension.reference.index].get(author.reference.index)
+        if index is not None:
+            raise VerificationFailed("clearance.again", f"{author.body.name!r} has cleared it in entry {index} already")
 
     def _check_revocation(self, revocation: Revocation, author: Logged[Party]) -> None:
         index = revocation.target.index
         if not 0 <= index < self.size or self._entries[index].reference.leaf != revocation.target.leaf:
             raise VerificationFailed("ledger.reference", f"entry {index} is not there or has another leaf hash")
         target = self._entries[index]
-        if not isinstance(target.body, Key | Model | Records):
+        if not isinstance(target.body, Key | Model | Records | Network | CommittedRecords):
             raise VerificationFailed("revocation.target", f"a {target.body.KIND} cannot be revoked")
         if target.author != author.reference:
             raise VerificationFailed("revocation.author", "only the author of an entry revokes it")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from api.entries import Model, Reference
+from api.entries import Model, Network, NetworkLayer, Reference
 from api.errors import Problem
 from api.exposure import ExposureRow
 from api.jobs import Job
 from api.registry import Logged
+from privacy.errors import DecodeError
 
 __all__ = [
     "Digests",
@@ -19,6 +20,7 @@ __all__ = [
     "ErrorDetail",
     "Health",
     "JobResponse",
+    "LayerResponse",
     "Location",
     "ModelDetail",
     "ModelOutputResponse",
@@ -27,12 +29,14 @@ __all__ = [
     "Queued",
     "Row",
     "StoredBlob",
+    "parsed",
 ]
 
 _LEAF = "9f3c" * 16
 _MODEL: dict[str, Any] = {
     "index": 2,
     "leaf": _LEAF,
+    "scheme": "ckks",
     "name": "risk",
     "version": "1.0",
     "owner": "oncology-lab",
@@ -142,6 +146,19 @@ class PredictionRequest(BaseModel):
     nonce: Hex32
 
 
+RequestT = TypeVar("RequestT", bound=BaseModel)
+
+
+def parsed(kind: type[RequestT], what: str, data: bytes) -> RequestT:
+    """The JSON body of a signed request, which is verified as bytes first. Raises DecodeError."""
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise DecodeError(what, f"{place}: {first['msg']}") from error
+
+
 class Queued(BaseModel):
     """The id of a job, which whoever knows it may ask for."""
 
@@ -151,12 +168,16 @@ class Queued(BaseModel):
 
 
 class JobResponse(BaseModel):
-    """A job. It takes `total` steps: each block is evaluated, then proven."""
+    """A job. It takes `total` steps: each block is evaluated, then proven.
+
+    `computing`: the nodes of clinic and owner are at work; `queued` and `running`: the server is, on a joint prediction
+    by verifying one proof a step.
+    """
 
     model_config = _example(id=_JOB, state="running", done=3, total=16, prediction=None, error=None)
 
     id: str
-    state: Literal["queued", "running", "done", "failed"]
+    state: Literal["computing", "queued", "running", "done", "failed"]
     done: int
     total: int
     prediction: Index | None
@@ -180,12 +201,17 @@ class ModelOutputResponse(BaseModel):
 
 
 class ModelSummary(BaseModel):
-    """A published model. `ready`: this server can predict with it. `revoked`: its owner withdrew it."""
+    """A published model. `ready`: this server can predict with it. `revoked`: its owner withdrew it.
+
+    `scheme`: what its records must be, `ckks` encrypted or `mpc` committed. A model of scheme `mpc` is a network, ready
+    while its owner's node is there; `b` and `b_bias` of its outputs are those of its last layer.
+    """
 
     model_config = _example(**_MODEL)
 
     index: Index
     leaf: Hex32
+    scheme: Literal["ckks", "mpc"]
     name: str
     version: str
     owner: str
@@ -197,37 +223,68 @@ class ModelSummary(BaseModel):
     revoked: bool
 
     @classmethod
-    def of(cls, model: Logged[Model], owner: str, ready: bool, revoked: bool, **more: Any) -> ModelSummary:
+    def of(
+        cls, model: Logged[Model] | Logged[Network], owner: str, ready: bool, revoked: bool, **more: Any
+    ) -> ModelSummary:
         body = model.body
         return cls(
             index=model.reference.index,
             leaf=model.reference.leaf.hex(),
+            scheme="mpc" if isinstance(body, Network) else "ckks",
             name=body.name,
             version=body.version,
             owner=owner,
             parameter_set=body.parameter_set,
             schema_digest=body.schema.hex(),
             grid_bits=body.grid_bits,
-            outputs=[ModelOutputResponse(name=o.name, link=o.link, b=o.b, b_bias=o.b_bias) for o in body.outputs],
+            outputs=_outputs(body),
             ready=ready,
             revoked=revoked,
             **more,
         )
 
 
+def _outputs(model: Model | Network) -> list[ModelOutputResponse]:
+    if isinstance(model, Network):
+        last = model.layers[-1]
+        return [ModelOutputResponse(name=name, link=model.link, b=last.b, b_bias=last.b_bias) for name in model.outputs]
+    return [ModelOutputResponse(name=o.name, link=o.link, b=o.b, b_bias=o.b_bias) for o in model.outputs]
+
+
+class LayerResponse(BaseModel):
+    """A layer of a network and its public bounds."""
+
+    model_config = _example(inputs=30, outputs=16, weight_scale_bits=12, b=16, b_bias=36)
+
+    inputs: int
+    outputs: int
+    weight_scale_bits: int
+    b: int
+    b_bias: int
+
+    @classmethod
+    def of(cls, layer: NetworkLayer) -> LayerResponse:
+        return cls(**{name: getattr(layer, name) for name in cls.model_fields})
+
+
 class ModelDetail(ModelSummary):
-    """A published model with its card and the digests of its schema and certificate."""
+    """A published model with its card and the digests of its schema and certificate.
+
+    `layers` are those of a network, with ReLU between them; a model of scheme `ckks` has none to list.
+    """
 
     model_config = _example(
         **_MODEL,
         certificate=_LEAF,
         card={"purpose": "research"},
         zero_weights=[{"output": 0, "feature": 3}],
+        layers=[],
     )
 
     certificate: Hex32
     card: dict[str, str]
     zero_weights: list[dict[str, int]]
+    layers: list[LayerResponse]
 
 
 class Row(BaseModel):

@@ -25,19 +25,20 @@ from api.entries import Key, Model, Party, Records, Reference, decode_entry, sig
 from api.errors import (
     ApiError,
     Conflict,
-    ExposureCap,
     NotAuthenticated,
     NotFound,
     NotPermitted,
     NotReady,
-    PredictionRefused,
     RateLimited,
     TooLarge,
 )
 from api.exposure import bits_of_groups, recount
 from api.jobs import Job, JobStore, JobWorker
+from api.joint_prediction import attest_joint, write_joint_bundle
+from api.joint_service import JointService
 from api.limits import RateLimiter
 from api.nonces import NonceStore
+from api.policy import check_cap, check_use
 from api.prediction import Context, PlannedProof, attest, check_entry_size, plan_proofs, predict, write_bundle
 from api.registry import Logged, Registry
 from api.settings import Settings
@@ -51,7 +52,6 @@ from api.signing import (
 )
 from api.submission import check_behind, check_opening, check_result_count
 from ledger import Log, Signer
-from privacy.canonical_json import parse_timestamp
 from privacy.ckks.canonical import encode_input
 from privacy.ckks.exposure import model_bits
 from privacy.errors import DecodeError, UsageError, VerificationFailed
@@ -96,14 +96,19 @@ class Service:
             undo.callback(self._nonces.close)
             self._limiter = RateLimiter(settings.requests_per_minute)
             self._worker = JobWorker(self.jobs, self)
+            self.joint = JointService(
+                settings, self.log, self.registry, self.blobs, self.jobs, self._write, lambda: self._worker.wake()
+            )
             self._undo = undo.pop_all()
 
     def start(self) -> None:
         """Begin to work off jobs, those of the last run first."""
         self._worker.start()
+        self.joint.start()
 
     def close(self) -> None:
         """Stop at the next step and close every file."""
+        self.joint.close()
         self._worker.stop()
         self._undo.close()
 
@@ -175,7 +180,7 @@ class Service:
         return [self.blobs.put(data) for data in encoded]
 
     def submit(self, party: Logged[Party], entry: bytes) -> tuple[Reference, bool]:
-        """Log a key, model, records or revocation entry; the reference, and whether it is new.
+        """Log an entry of a clinic or owner; the reference, and whether it is new.
 
         The same bytes again give the same reference. Raises NotPermitted(`entry.author`) unless `party` wrote it,
         StorageFull, and as `Registry.check` and `check_behind` do.
@@ -190,7 +195,9 @@ class Service:
         self.blobs.check_room(len(entry))
         with self._turn():
             check_behind(decoded.body, self.blobs)
-        return self._append(entry), True
+        reference = self._append(entry)
+        self.joint.nodes.wake()  # a revocation or suspension may concern a session
+        return reference, True
 
     def _append(self, entry: bytes) -> Reference:
         with self._write:
@@ -246,6 +253,8 @@ class Service:
     def request_prediction(self, party: Logged[Party], records: int, model: int, nonce: bytes) -> Job:
         """Queue a prediction of the clinic that owns the records. The same request with the same nonce is the same job.
 
+        With committed records it is computed by the nodes of clinic and owner first (`api.joint_service`).
+
         Raises:
             NotPermitted: `records.author`.
             PredictionRefused, ExposureCap, NotReady, RateLimited, Conflict.
@@ -256,6 +265,8 @@ class Service:
             if (known.records, known.model) != (records, model):
                 raise Conflict("this nonce was used for another prediction")
             return known
+        if self.joint.concerns(records):
+            return self.joint.request(party, records, model, nonce)
         context = Context.of(self.registry, records, model)
         if self.registry.get(records, Records).author != party.reference:
             raise NotPermitted("records.author", f"entry {records} is not of {party.body.name!r}")
@@ -283,16 +294,8 @@ class Service:
         return plan_proofs(context.records.body, context.model.body, self.settings.instances_per_proof)
 
     def _check_policy(self, context: Context) -> None:
-        policy = context.records.body.policy
-        if policy.models != "any" and context.model.reference not in policy.models:
-            raise PredictionRefused("policy.models", "the clinic did not commit these records for this model")
-        if policy.until is not None and parse_timestamp(policy.until) < datetime.now(UTC):
-            raise PredictionRefused("policy.until", f"these records were committed for use until {policy.until}")
-        for what in (context.key, context.model, context.records):
-            index = self.registry.revocation(what.reference)
-            if index is not None:
-                detail = f"the {what.body.KIND} in entry {what.reference.index} was revoked by entry {index}"
-                raise PredictionRefused("ledger.revoked", detail)
+        about = (context.key, context.model, context.records)
+        check_use(self.registry, context.records.body.policy, context.model.reference, about)
 
     def _check_fit(self, context: Context) -> None:
         records, model = context.records.body, context.model.body
@@ -310,24 +313,22 @@ class Service:
             return
         records, model = context.records.body, context.model
         asked = _planned_bits(context, plan)
-        rows = recount(self.registry, records.clinic, model.reference.index)
-        released = {row.output: row.exposure.released for row in rows}
         waiting = dict.fromkeys(asked, Fraction(0))
-        for job in self.jobs.unfinished():
+        for job in self.jobs.pending(joint=False):
             logged = job.entry is not None and self.registry.index_of(job.entry) is not None
             other = Context.of(self.registry, job.records, job.model)
             if logged or other.model != model or other.records.body.clinic != records.clinic:
                 continue
             for output, bits in _planned_bits(other, self._plan(other)).items():
                 waiting[output] += bits
-        for number, found in enumerate(model.body.outputs):
-            before = released.get(number, Fraction(0))
-            cap = share * model_bits(records.d, found.b, found.b_bias)
-            if before + waiting[number] + asked[number] > cap:
-                raise ExposureCap(found.name, before, waiting[number], asked[number], cap)
+        outputs = [(found.name, model_bits(records.d, found.b, found.b_bias)) for found in model.body.outputs]
+        check_cap(share, outputs, recount(self.registry, records.clinic, model.reference.index), waiting, asked)
 
     def compute(self, job: Job, progress: Callable[[int], None]) -> bytes:
         """A job's work, for `JobWorker`."""
+        session = self.jobs.session(job.id)
+        if session is not None:
+            return sign_entry(self.joint.verify(job, session, progress), self.party.reference, self._key)
         context = Context.of(self.registry, job.records, job.model)
         with self._write:  # a revocation is logged before this head or after it
             self._check_policy(context)
@@ -340,14 +341,18 @@ class Service:
 
     def publish(self, job: Job, entry: bytes) -> tuple[int, bytes]:
         """The end of a job, for `JobWorker`: it may have got as far as here before."""
+        joint = self.jobs.session(job.id) is not None
         with self._write:
             self.registry.refresh(self.log)
             index = self.registry.index_of(entry)
             if index is None:
-                self._check_policy(Context.of(self.registry, job.records, job.model))
+                if joint:
+                    self.joint.check(job)
+                else:
+                    self._check_policy(Context.of(self.registry, job.records, job.model))
                 index = self._append(entry).index
-        nonce = bytes.fromhex(job.nonce)
-        return index, attest(self.log, self.registry, index, nonce, timestamp(), self._key)
+        make = attest_joint if joint else attest
+        return index, make(self.log, self.registry, index, bytes.fromhex(job.nonce), timestamp(), self._key)
 
     def bundle(self, index: int, *, inputs: bool) -> Path:
         """The bundle of a prediction as a new file, which the caller removes. Raises NotFound."""
@@ -355,8 +360,12 @@ class Service:
         if job.attestation is None:
             raise NotFound(f"entry {index} has no attestation here")
         path = self.settings.data / "tmp" / f"{secrets.token_hex(16)}.sealproof"
+        what = (path, self.log, self.registry, self.blobs, index, job.attestation)
         with self._turn():
-            write_bundle(path, self.log, self.registry, self.blobs, index, job.attestation, inputs=inputs)
+            if self.jobs.session(job.id) is not None:
+                write_joint_bundle(*what)
+            else:
+                write_bundle(*what, inputs=inputs)
         return path
 
     # -- opening -------------------------------------------------------------------------------------------------------

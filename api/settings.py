@@ -55,5 +55,11 @@ class Settings(BaseSettings):
     jobs_per_clinic: Annotated[int, Field(ge=1)] = 16
     """Jobs of one clinic that may wait or run at a time."""
 
+    mpc_node_seconds: Annotated[float, Field(gt=0)] = 60
+    """Joint predictions: how long the nodes of clinic and owner are waited for."""
+
+    mpc_session_seconds: Annotated[float, Field(gt=0)] = 900
+    """Joint predictions: how long the two nodes may take from when both were there until the proofs are delivered."""
+
     min_free_bytes: Annotated[int, Field(ge=0)] = 1 << 28
     """Uploads are refused when the disk would have less than this left."""

@@ -8,8 +8,21 @@ from __future__ import annotations
 
 from api.binding import parameters_of, verify_key_entry, verify_model_entry
 from api.blobs import BlobStore
-from api.entries import MAX_ENTRY_BYTES, Body, Key, Model, Records, Revocation
+from api.entries import (
+    MAX_ENTRY_BYTES,
+    Body,
+    Clearance,
+    CommittedRecords,
+    Key,
+    Model,
+    Network,
+    Records,
+    Revocation,
+    Suspension,
+    decode_point_list,
+)
 from api.errors import NotFound, NotPermitted
+from api.joint_binding import batch_of, check_batches, verify_network_entry, verify_records_batch
 from api.prediction import input_digests
 from privacy.ckks.canonical import decode_input
 from privacy.errors import UsageError, VerificationFailed
@@ -25,7 +38,7 @@ _RESULT_BYTES = 64
 
 
 def check_behind(body: Body, blobs: BlobStore) -> None:
-    """Check the blobs behind a key, model or records entry; a revocation has none.
+    """Check the blobs behind an entry of a clinic or owner; a revocation, suspension or clearance has none.
 
     Raises:
         NotPermitted: a kind of entry that nobody submits.
@@ -38,7 +51,12 @@ def check_behind(body: Body, blobs: BlobStore) -> None:
             _check_model(body, blobs)
         case Records():
             _check_records(body, blobs)
-        case Revocation():
+        case Network():
+            schema = _blob(blobs, body.schema, "schema")
+            verify_network_entry(body, schema, _blob(blobs, body.certificate, "certificate"))
+        case CommittedRecords():
+            _check_committed_records(body, blobs)
+        case Revocation() | Suspension() | Clearance():
             pass
         case _:
             raise NotPermitted("entry.kind", f"a {body.KIND} is not submitted")
@@ -76,6 +94,17 @@ def _check_records(records: Records, blobs: BlobStore) -> None:
     # Each once: a list of a million times one ciphertext is short to send and long to check.
     for digest in dict.fromkeys(input_digests(records, blobs)):
         decode_input(params, records.key.leaf, _blob(blobs, digest, "ciphertext"))
+
+
+def _check_committed_records(records: CommittedRecords, blobs: BlobStore) -> None:
+    check_batches(records)
+    schema = Schema.decode_json(_blob(blobs, records.schema, "schema"))
+    listed = _blob(blobs, records.commitments, "list of commitments")
+    commitments = decode_point_list(listed, records.count)
+    for number, digest in enumerate(records.certificates):
+        batch = batch_of(records, number)
+        certificate = _blob(blobs, digest, f"certificate of patients {batch.start} to {batch.stop - 1}")
+        verify_records_batch(records, schema, batch, commitments[batch.start : batch.stop], certificate)
 
 
 def check_opening(model: Model, d: int, opening: ModelOpening) -> None:

@@ -1,4 +1,4 @@
-"""sealproof clinic: keys, encrypted cohorts, predictions, verified answers."""
+"""sealproof clinic: keys, encrypted or committed cohorts, predictions, verified answers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import typer
 
 from api.cli.common import Folder, Json, LogKey, ModelName, log_key_text, model_argument, out, print_json, progress
 from api.client.clinic import Clinic, PredictionRequest, SubmittedRecords
+from api.client.joint_prediction import VerifiedJointPrediction
 from api.client.scores import Scores
 from api.entries import Policy
 from privacy.errors import UsageError
 
-app = typer.Typer(help="A clinic: encrypt records, ask for predictions, verify, then decrypt.", no_args_is_help=True)
+app = typer.Typer(
+    help="A clinic: encrypt or commit records, ask for predictions, verify, then decrypt.", no_args_is_help=True
+)
 
 DEFAULT = Path("clinic")
 
@@ -23,15 +26,20 @@ def init(
     name: Annotated[str, typer.Argument(help="Name on the ledger, such as st-anna.")],
     server: Annotated[str, typer.Option(help="Address of the server.")],
     log_key: LogKey = None,
+    mpc_only: Annotated[
+        bool, typer.Option("--mpc-only", help="Make no key for encrypted records; multi-party computation needs none.")
+    ] = False,
     folder: Folder = DEFAULT,
 ) -> None:
     """Register a clinic, generate its keys and certify them.
 
+    Run it again without --mpc-only to add a key later.
     Example: sealproof clinic init st-anna --server http://localhost:8000 --log-key log.vkey
     """
     with progress() as report:
-        made = Clinic.init(folder, server, name, log_key=log_key_text(log_key), progress=report)
-    out.print(f"clinic {made.name} registered; its key is ledger entry {made.key.index}. Keep {folder} secret.")
+        made = Clinic.init(folder, server, name, log_key=log_key_text(log_key), ckks=not mpc_only, progress=report)
+    key = f"its key is ledger entry {made.key.index}" if made.has_key else "it has no key for encrypted records"
+    out.print(f"clinic {made.name} registered; {key}. Keep {folder} secret.")
 
 
 @app.command()
@@ -39,13 +47,14 @@ def submit(
     cohort: Annotated[Path, typer.Argument(help="CSV file: one row a patient, one column a feature of the schema.")],
     model: ModelName,
     id_column: Annotated[str | None, typer.Option(help="Column with record ids; they stay here.")] = None,
-    packing: Annotated[str, typer.Option(help="auto, rows or columns.")] = "auto",
+    packing: Annotated[str, typer.Option(help="auto, rows or columns, of encrypted records.")] = "auto",
     until: Annotated[str | None, typer.Option(help="Last moment of use, such as 2027-01-01T00:00:00Z.")] = None,
     folder: Folder = DEFAULT,
     as_json: Json = False,
 ) -> None:
     """Encrypt a cohort here, send the ciphertexts, and commit to them on the ledger.
 
+    For a network, commit to the records and send nothing else: they stay here, for the clinic's node.
     Running it again after a crash goes on where it stopped.
     Example: sealproof clinic submit patients.csv --model heart --id-column id
     """
@@ -82,6 +91,7 @@ def predict(
 ) -> None:
     """Ask for a prediction, fetch its bundle, verify it, and only then decrypt.
 
+    A network is computed by the nodes of clinic and owner, which must be running; this command waits for them.
     Example: sealproof clinic predict --model heart --scores scores.csv
     """
     clinic = Clinic.open(folder)
@@ -147,7 +157,8 @@ def _show(found: Scores, bundle: Path, scores: Path | None, as_json: bool) -> No
             }
         )
         return
-    out.print(f"verified, then decrypted: {len(found)} patients, bundle {bundle}")
+    how = "opened" if isinstance(found.verified, VerifiedJointPrediction) else "decrypted"
+    out.print(f"verified, then {how}: {len(found)} patients, bundle {bundle}")
     for name, bound in bounds.items():
         out.print(f"  {name}: within {bound:.2g} of the float model")
     out.print(f"answers are in {scores}" if scores else "write the answers to a file with --scores FILE")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
 from api.cli.common import Folder, Json, LogKey, ModelName, log_key_text, model_argument, out, print_json, progress
+from api.client.model_folder import Scheme
 from api.client.owner import Owner
+from api.entries import Network
 from privacy.errors import UsageError
-from privacy.models.artefact import load_model
+from privacy.models.network_artefact import load_any_model
 from privacy.models.schema import Schema
 
 app = typer.Typer(help="A model owner: publish, audit, policy, revoke.", no_args_is_help=True)
@@ -35,21 +37,37 @@ def init(
 
 @app.command()
 def publish(
-    file: Annotated[Path, typer.Argument(help="Model file, written by privacy.models.artefact.save_model.")],
+    file: Annotated[Path, typer.Argument(help="Model file, written by save_model or save_any_model.")],
     schema: Annotated[Path, typer.Option("--schema", "-s", help="Schema that the model file must be for.")],
     version: Annotated[str, typer.Option(help="Version on the ledger.")] = "1",
-    weight_bits: Annotated[int | None, typer.Option(help="Public bound: weights below 2^(bits-24).")] = None,
-    bias_bits: Annotated[int | None, typer.Option(help="Public bound: bias below 2^(bits-58).")] = None,
+    scheme: Annotated[
+        str | None, typer.Option(help="ckks or mpc; by default ckks for a linear model, mpc for a network.")
+    ] = None,
+    weight_bits: Annotated[int | None, typer.Option(help="Public bound: weights below 2^(bits-24). ckks.")] = None,
+    bias_bits: Annotated[int | None, typer.Option(help="Public bound: bias below 2^(bits-58). ckks.")] = None,
+    weight_scale_bits: Annotated[
+        list[int] | None, typer.Option(help="Weights are integers at 2^bits; once, or once a layer. mpc.")
+    ] = None,
+    weight_range_bits: Annotated[
+        list[int] | None, typer.Option(help="Public bound: weights below 2^bits; once, or once a layer. mpc.")
+    ] = None,
+    bias_range_bits: Annotated[
+        list[int] | None, typer.Option(help="Public bound: biases below 2^bits; once, or once a layer. mpc.")
+    ] = None,
     zero: Annotated[list[str] | None, typer.Option(help="Feature to prove unused; may be repeated.")] = None,
     card: Annotated[list[str] | None, typer.Option(help="Line of the model card, key=value.")] = None,
     folder: Folder = DEFAULT,
     as_json: Json = False,
 ) -> None:
-    """Quantise, commit, certify and log a model. Its weights are nowhere on the ledger.
+    """Quantise, commit, certify and log a model or network. Its weights are nowhere on the ledger.
+
+    With scheme ckks the server is handed the weights and predicts on encrypted records; with mpc they stay here.
 
     Example: sealproof model publish heart.json --schema heart-schema.json --card intended-use=screening
     """
-    loaded = load_model(file)
+    if scheme not in (None, "ckks", "mpc"):
+        raise UsageError(f"--scheme is ckks or mpc, not {scheme!r}")
+    loaded = load_any_model(file)
     if Schema.decode_json(schema.read_bytes()).digest() != loaded.schema.digest():
         raise UsageError(f"{file} is a model for another schema than {schema}")
     pairs = [line.partition("=") for line in card or []]
@@ -63,16 +81,34 @@ def publish(
         located = Owner.open(folder).publish(
             loaded,
             version=version,
+            scheme=cast("Scheme | None", scheme),
             card={key: value for key, _, value in pairs},
             weight_bits=weight_bits,
             bias_bits=bias_bits,
             zero_weights=[(o, names.index(feature)) for o in range(loaded.outputs) for feature in zero or []],
+            weight_scale_bits=_per_layer(weight_scale_bits),
+            weight_range_bits=_per_layer(weight_range_bits),
+            bias_range_bits=_per_layer(bias_range_bits),
             progress=report,
         )
     if as_json:
-        print_json({"model": located.reference.index, "leaf": located.reference.leaf.hex(), "name": loaded.name})
+        mode = "mpc" if isinstance(located.body, Network) else "ckks"
+        print_json(
+            {
+                "model": located.reference.index,
+                "leaf": located.reference.leaf.hex(),
+                "name": loaded.name,
+                "scheme": mode,
+            }
+        )
     else:
-        out.print(f"model {loaded.name} {version} published as ledger entry {located.reference.index}")
+        kind = "network" if isinstance(located.body, Network) else "model"
+        out.print(f"{kind} {loaded.name} {version} published as ledger entry {located.reference.index}")
+
+
+def _per_layer(bits: list[int] | None) -> int | list[int] | None:
+    """What is given once is for every layer."""
+    return bits[0] if bits and len(bits) == 1 else bits or None
 
 
 @app.command()

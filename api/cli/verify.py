@@ -20,6 +20,7 @@ from api.cli.common import (
     progress,
 )
 from api.client.audit import verify_bundle
+from api.client.joint_prediction import VerifiedJointPrediction
 from api.client.prediction import VerifiedPrediction
 from api.client.session import log_errors
 from api.client.transport import Server
@@ -74,12 +75,13 @@ def verify(
         raise typer.Exit(EXIT_REFUSED if "refused" in states else EXIT_USAGE)
 
 
-def _verified(bundle: Path, found: VerifiedPrediction, pinned: bool) -> dict[str, Any]:
+def _verified(bundle: Path, found: VerifiedPrediction | VerifiedJointPrediction, pinned: bool) -> dict[str, Any]:
     body = found.model.body
     return {
         "bundle": str(bundle),
         "result": "verified",
-        "clinic": found.key.body.clinic,
+        "scheme": "mpc" if isinstance(found, VerifiedJointPrediction) else "ckks",
+        "clinic": found.records.body.clinic,
         "model": {"name": body.name, "version": body.version, "owner": found.owner.name},
         "outputs": [
             {"name": name, "error_bound": float(found.error_bound(place))}
@@ -88,7 +90,7 @@ def _verified(bundle: Path, found: VerifiedPrediction, pinned: bool) -> dict[str
         "patients": found.count,
         "server": found.server.name,
         "issued_at": found.issued_at,
-        "evaluation_error": float(found.evaluation_error),
+        "evaluation_error": 0.0 if isinstance(found, VerifiedJointPrediction) else float(found.evaluation_error),
         "ledger": {
             "origin": found.head.origin,
             "size": found.head.size,
@@ -113,9 +115,10 @@ def _print(result: dict[str, Any]) -> None:
         out.print(f"  {check['name']:<13} {check['seconds']:6.2f} s  {one_line(check['shows'])}", soft_wrap=True)
     model = result["model"]
     bounds = ", ".join(f"{o['name']} within {o['error_bound']:.2g}" for o in result["outputs"])
+    how = " by multi-party computation; answers are exact" if result["scheme"] == "mpc" else ""
     out.print(
         f"VERIFIED {one_line(result['bundle'])}: {result['patients']} patients of {result['clinic']}, "
-        f"model {model['name']} {model['version']} of {model['owner']}; {bounds} of the float model; "
+        f"model {model['name']} {model['version']} of {model['owner']}{how}; {bounds} of the float model; "
         f"ledger {result['ledger']['origin']}, {result['ledger']['size']} entries ({result['ledger']['key']})",
         soft_wrap=True,
     )

@@ -1,4 +1,4 @@
-"""The model owner: publish a model without showing its weights, answer for it later, withdraw it.
+"""The model owner: publish a model or a network without showing its weights, answer for it later, withdraw it.
 
     owner = Owner.init(Path("owner"), "http://localhost:8000", "heart-lab", log_key="localhost/sealproof+...")
     published = owner.publish(from_sklearn(estimator, schema), version="1")
@@ -9,21 +9,21 @@ commitment and the float model: what an auditor is shown, under the owner's eyes
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Literal, Self, overload
 
 import httpx
 
 from api.binding import Located, model_statement, parameters_of
-from api.client.session import Session
-from api.entries import Model, ModelOutput, Reference, ZeroWeight
+from api.client.model_folder import MODEL_FILE, Scheme, existing_folder, keep_model, kept, model_folder, opening_path
+from api.client.network_owner import PerLayer, audit_network, network_policy, network_rows, publish_network
+from api.client.owner_results import Audited, OutputPolicy
+from api.client.session import LocatedModel, Session
+from api.entries import Model, ModelOutput, Network, Reference, ZeroWeight
 from privacy.ckks.exposure import model_bits, proof_bits
-from privacy.ckks.params import parameter_set
+from privacy.ckks.params import ParameterSet, parameter_set
 from privacy.errors import UsageError, VerificationFailed
 from privacy.models import certificate as certificates
 from privacy.models.artefact import (
@@ -32,11 +32,11 @@ from privacy.models.artefact import (
     artefact_digest,
     load_model,
     new_salt,
-    save_model,
     verify_artefact_opening,
 )
 from privacy.models.certificate import WeightOpening, certify_model, commit_model
 from privacy.models.linear import LinearModel
+from privacy.models.network import Network as FloatNetwork
 from privacy.models.quantise import quantise
 from privacy.models.statements import (
     ModelOpening,
@@ -46,39 +46,13 @@ from privacy.models.statements import (
     prove_zero_weight,
     save_opening,
 )
-from privacy.private_files import private_folder, read_private, write_private
+from privacy.mpc.joint_prover import Row
+from privacy.private_files import read_private
 
 __all__ = ["Audited", "OutputPolicy", "Owner"]
 
 Progress = Callable[[str, int, int], None]
 _STEPS: Final = 5
-
-
-@dataclass(frozen=True)
-class OutputPolicy:
-    """What is public about one output, and how far its weights carry.
-
-    `bits` is what the weights and the bias can hold at most, `bits_per_answer` what one patient's answer releases in a
-    prediction for one patient, and `answers` how many such answers release as many bits as there are: a cohort larger
-    than that may give the model to its clinic (docs/spec/protocol.md, section 5, Exposure).
-    """
-
-    name: str
-    link: str
-    b: int
-    b_bias: int
-    bits: int
-    bits_per_answer: Fraction
-    answers: int
-
-
-@dataclass(frozen=True)
-class Audited:
-    """A commitment that was opened: the float model is the one that was committed to. Largest error per output."""
-
-    model: Located[Model]
-    artefact_digest: bytes
-    rounding: tuple[Fraction, ...]
 
 
 class Owner:
@@ -122,30 +96,131 @@ class Owner:
     ) -> None:
         self.close()
 
+    @overload
     def publish(
         self,
         model: LinearModel,
         *,
         version: str,
+        scheme: Literal["ckks"] | None = None,
         card: Mapping[str, str] | None = None,
-        params: str = "linear-4096",
+        params: str | None = None,
         grid_bits: int = 6,
         weight_bits: int | Sequence[int] | None = None,
         bias_bits: int | Sequence[int] | None = None,
         zero_weights: Sequence[tuple[int, int]] = (),
         progress: Progress | None = None,
-    ) -> Located[Model]:
-        """Quantise, commit, certify and log a model, then hand its opening to the server that is to evaluate it.
+    ) -> Located[Model]: ...
 
-        `zero_weights`: (output, feature) pairs to prove zero, for everybody to see. The opening and the float model are
-        kept in the folder before anything is sent; publishing the same name and version again finishes what a crash
-        broke off. Raises UsageError for a model that cannot be quantised or answers that could wrap.
+    @overload
+    def publish(
+        self,
+        model: LinearModel | FloatNetwork,
+        *,
+        version: str,
+        scheme: Literal["mpc"],
+        card: Mapping[str, str] | None = None,
+        params: str | None = None,
+        grid_bits: int = 6,
+        weight_scale_bits: PerLayer = None,
+        weight_range_bits: PerLayer = None,
+        bias_range_bits: PerLayer = None,
+        progress: Progress | None = None,
+    ) -> Located[Network]: ...
+
+    @overload
+    def publish(
+        self,
+        model: LinearModel | FloatNetwork,
+        *,
+        version: str,
+        scheme: Scheme | None = None,
+        card: Mapping[str, str] | None = None,
+        params: str | None = None,
+        grid_bits: int = 6,
+        weight_bits: int | Sequence[int] | None = None,
+        bias_bits: int | Sequence[int] | None = None,
+        zero_weights: Sequence[tuple[int, int]] = (),
+        weight_scale_bits: PerLayer = None,
+        weight_range_bits: PerLayer = None,
+        bias_range_bits: PerLayer = None,
+        progress: Progress | None = None,
+    ) -> LocatedModel: ...
+
+    def publish(
+        self,
+        model: LinearModel | FloatNetwork,
+        *,
+        version: str,
+        scheme: Scheme | None = None,
+        card: Mapping[str, str] | None = None,
+        params: str | None = None,
+        grid_bits: int = 6,
+        weight_bits: int | Sequence[int] | None = None,
+        bias_bits: int | Sequence[int] | None = None,
+        zero_weights: Sequence[tuple[int, int]] = (),
+        weight_scale_bits: PerLayer = None,
+        weight_range_bits: PerLayer = None,
+        bias_range_bits: PerLayer = None,
+        progress: Progress | None = None,
+    ) -> LocatedModel:
+        """Quantise, commit, certify and log a model or a network.
+
+        `scheme` ckks (by default that of a linear model): predictions on encrypted records, by the server, which is
+        handed the opening of the weights. `weight_bits` and `bias_bits` bound the integers of each output, and
+        `zero_weights` are (output, feature) pairs to prove zero, for everybody to see.
+
+        `scheme` mpc (always that of a network): predictions together with the clinic, by the owner's own node. The
+        weights never leave the folder. `weight_scale_bits`, `weight_range_bits` and `bias_range_bits`, one number or
+        one a layer, are those of `privacy.models.network_quantise.quantise_network`.
+
+        The opening and the float model are kept in the folder before anything is sent; publishing the same name and
+        version again finishes what a crash broke off. Raises UsageError for a model that cannot be quantised, answers
+        that could wrap, or an option of the other scheme.
         """
         report = progress or (lambda step, done, total: None)
-        folder = private_folder(private_folder(self._session.folder / "models") / _folder_name(model.name, version))
-        chosen = parameter_set(params)
+        if scheme is None:
+            scheme = "ckks" if isinstance(model, LinearModel) else "mpc"
+        if scheme == "mpc":
+            if weight_bits is not None or bias_bits is not None or zero_weights:
+                raise UsageError("weight_bits, bias_bits and zero_weights are for linear models with scheme ckks")
+            return publish_network(
+                self._session,
+                model,
+                version=version,
+                card=card or {},
+                params="mpc-64" if params is None else params,
+                grid_bits=grid_bits,
+                weight_scale_bits=weight_scale_bits,
+                weight_range_bits=weight_range_bits,
+                bias_range_bits=bias_range_bits,
+                report=report,
+            )
+        if not isinstance(model, LinearModel):
+            raise UsageError("a network is computed by multi-party computation: scheme ckks takes linear models")
+        if (weight_scale_bits, weight_range_bits, bias_range_bits) != (None, None, None):
+            raise UsageError("weight_scale_bits, weight_range_bits and bias_range_bits are for scheme mpc")
+        chosen = parameter_set("linear-4096" if params is None else params)
+        return self._publish_model(
+            model, version, card or {}, chosen, grid_bits, weight_bits, bias_bits, zero_weights, report
+        )
+
+    def _publish_model(
+        self,
+        model: LinearModel,
+        version: str,
+        card: Mapping[str, str],
+        chosen: ParameterSet,
+        grid_bits: int,
+        weight_bits: int | Sequence[int] | None,
+        bias_bits: int | Sequence[int] | None,
+        zero_weights: Sequence[tuple[int, int]],
+        report: Progress,
+    ) -> Located[Model]:
+        """Publish a linear model for encrypted records and hand its opening to the server that is to evaluate it."""
         report("publish", 0, _STEPS)
         quantised = quantise(model, chosen, grid_bits=grid_bits, weight_bits=weight_bits, bias_bits=bias_bits)
+        folder = model_folder(self._session.folder, model.name, version)
         openings = self._openings(folder, model, version, lambda: commit_model(quantised)[1])
         key = certificates.weights_key(quantised.schema.d)
         commitments = [key.group.encode(key.commit(opening.values, opening.rho)) for opening in openings]
@@ -155,9 +230,9 @@ class Owner:
         except VerificationFailed as error:
             raise UsageError(f"another model was published as {model.name!r} {version!r}: use a new version") from error
         report("publish", 1, _STEPS)
-        certificate = _kept(folder / "certificate", lambda: certify_model(statement, openings))
+        certificate = kept(folder / "certificate", lambda: certify_model(statement, openings))
         zero = [
-            (o, f, _kept(folder / f"zero-{o}-{f}", lambda o=o, f=f: prove_zero_weight(statement, o, f, openings[o])))  # type: ignore[misc]
+            (o, f, kept(folder / f"zero-{o}-{f}", lambda o=o, f=f: prove_zero_weight(statement, o, f, openings[o])))  # type: ignore[misc]
             for o, f in zero_weights
         ]
         report("publish", 2, _STEPS)
@@ -172,39 +247,54 @@ class Owner:
             grid_bits=grid_bits,
             outputs=tuple(ModelOutput(o.name, o.link, o.b, o.b_bias, o.C_W) for o in statement.outputs),
             certificate=server.put_blob(certificate),
-            artefact=artefact_commitment(artefact_digest(model), _kept(folder / "salt", new_salt)),
-            card=dict(card or {}),
+            artefact=artefact_commitment(artefact_digest(model), kept(folder / "salt", new_salt)),
+            card=dict(card),
             statements=tuple(ZeroWeight("zero-weight", o, f, server.put_blob(proof)) for o, f, proof in zero),
         )
         report("publish", 3, _STEPS)
         reference = self._session.log_once(body, folder, "model")
         report("publish", 4, _STEPS)
-        server.put_opening(reference.index, encode_opening(load_opening(folder / "opening.json")))
+        server.put_opening(reference.index, encode_opening(load_opening(opening_path(folder, "ckks"))))
         report("publish", 5, _STEPS)
         return Located(reference, body)
 
-    def audit(self, model: str | int | Located[Model]) -> Audited:
-        """Open the commitment of a published model from what the folder keeps, as an auditor would.
+    def network_rows(self, model: str | int | LocatedModel) -> list[list[Row]]:
+        """The rows of every layer of a published network, for this owner's node. Secret.
 
-        The float model, the published rule and the blindings must reproduce every C_W, and the artefact commitment must
-        open to that very file. Raises VerificationFailed (`model.opening`, `model.artefact`).
+        Raises UsageError for a model that is no network or was not published from this folder.
         """
         found = self._session.model(model)
-        folder = self._session.folder / "models" / _folder_name(found.body.name, found.body.version)
-        if not folder.is_dir():
-            raise UsageError(f"this folder does not hold the opening of {found.body.name!r} {found.body.version!r}")
+        if not isinstance(found.body, Network):
+            raise UsageError(
+                f"{found.body.name!r} {found.body.version!r} is computed on encrypted records, by the server"
+            )
+        return network_rows(self._session, Located(found.reference, found.body))
+
+    def audit(self, model: str | int | LocatedModel) -> Audited:
+        """Open the commitment of a published model from what the folder keeps, as an auditor would.
+
+        The float model, the published rule and the blindings must reproduce every commitment, and the artefact
+        commitment must open to that very file. Raises VerificationFailed (`model.opening`, `network.opening`,
+        `model.artefact`).
+        """
+        found = self._session.model(model)
+        if isinstance(found.body, Network):
+            return audit_network(self._session, Located(found.reference, found.body))
+        folder = existing_folder(self._session.folder, found.body.name, found.body.version)
         return audit_opening(
-            found,
-            load_model(folder / "model.json"),
-            load_opening(folder / "opening.json"),
+            Located(found.reference, found.body),
+            load_model(folder / MODEL_FILE),
+            load_opening(opening_path(folder, "ckks")),
             read_private(folder / "salt", SALT_BYTES, "salt"),
         )
 
-    def policy(self, model: str | int | Located[Model]) -> list[OutputPolicy]:
+    def policy(self, model: str | int | LocatedModel) -> list[OutputPolicy]:
         """What is public about each output of a model, and after how many answers its weights may be known."""
         located = self._session.model(model)
-        body, d = located.body, self._session.schema(located).d
-        params = parameters_of(body.parameter_set)
+        body = located.body
+        if isinstance(body, Network):
+            return network_policy(body)
+        d, params = self._session.schema(located).d, parameters_of(body.parameter_set)
         found = []
         for output in body.outputs:
             bits = model_bits(d, output.b, output.b_bias)
@@ -215,7 +305,7 @@ class Owner:
             found.append(OutputPolicy(output.name, output.link, output.b, output.b_bias, bits, per_answer, answers))
         return found
 
-    def revoke(self, model: str | int | Located[Model], reason: str) -> Reference:
+    def revoke(self, model: str | int | LocatedModel, reason: str) -> Reference:
         """Withdraw a model from now on. Predictions made before stay valid."""
         return self._session.revoke(self._session.model(model).reference, reason)
 
@@ -223,9 +313,8 @@ class Owner:
         self, folder: Path, model: LinearModel, version: str, draw: Callable[[], tuple[WeightOpening, ...]]
     ) -> tuple[WeightOpening, ...]:
         """The openings in the folder, made and kept with the float model if there are none."""
-        path = folder / "opening.json"
+        path = keep_model(folder, "ckks", model, version)
         if not path.exists():
-            save_model(model, folder / "model.json")
             save_opening(ModelOpening("sealproof/model-opening/v1", model.name, version, draw()), path)
         return load_opening(path).outputs
 
@@ -236,14 +325,3 @@ def audit_opening(found: Located[Model], model: LinearModel, opening: ModelOpeni
     quantised = open_commitment(statement, model, opening.outputs)
     verify_artefact_opening(found.body.artefact, model, salt)
     return Audited(found, artefact_digest(model), tuple(bound.total for bound in quantised.error_bounds))
-
-
-def _kept(path: Path, make: Callable[[], bytes]) -> bytes:
-    """What `path` holds, made and written first if it does not exist."""
-    if not path.exists():
-        write_private(path, make())
-    return read_private(path, 1 << 27, path.name)
-
-
-def _folder_name(name: str, version: str) -> str:
-    return hashlib.sha256(f"{len(name)}/{name}{version}".encode()).hexdigest()[:32]

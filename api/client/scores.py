@@ -1,4 +1,4 @@
-"""What a clinic reads at the end: verified, then decrypted answers of its own patients."""
+"""What a clinic reads at the end: answers of its own patients, verified and only then decrypted or opened."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from api.client.joint_prediction import VerifiedJointPrediction
 from api.client.prediction import VerifiedPrediction
 from privacy.ckks.keys import ClinicKeys
 from privacy.errors import UsageError, VerificationFailed
 from privacy.models.linear import Link, apply_link
+from privacy.mpc.answers import AnswerOpening
 from privacy.private_files import write_private
 
-__all__ = ["Scores", "decrypt"]
+__all__ = ["Scores", "decrypt", "read_openings"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +38,7 @@ class Scores:
     links: tuple[Link, ...]
     raw: NDArray[np.float64] = field(repr=False)
     error_bounds: tuple[Fraction, ...]
-    verified: VerifiedPrediction = field(repr=False)
+    verified: VerifiedPrediction | VerifiedJointPrediction = field(repr=False)
 
     @property
     def values(self) -> NDArray[np.float64]:
@@ -85,4 +87,27 @@ def decrypt(verified: VerifiedPrediction, keys: ClinicKeys, ids: Sequence[str]) 
     bounds = tuple(verified.error_bound(output) for output in range(len(outputs)))
     # The model's certificate was verified, which refuses unknown links and softmax beside others.
     links = cast("tuple[Link, ...]", tuple(output.link for output in verified.model.body.outputs))
+    return Scores(tuple(ids), outputs, links, raw, bounds, verified)
+
+
+def read_openings(verified: VerifiedJointPrediction, openings: Sequence[AnswerOpening], ids: Sequence[str]) -> Scores:
+    """The scores of a verified joint prediction, from the openings of its answers, which the caller has checked.
+
+    The caller has also checked that the records are its own, of patients `ids`. Raises VerificationFailed
+    (`clinic.records`).
+    """
+    if not isinstance(verified, VerifiedJointPrediction):
+        raise UsageError("only a VerifiedJointPrediction is opened: verify the bundle first")
+    if len(ids) != verified.count:
+        raise VerificationFailed("clinic.records", f"{verified.count} answers for {len(ids)} patients")
+    outputs = verified.output_names
+    if len(openings) != verified.count * len(outputs):
+        raise VerificationFailed("prediction.coverage", f"{len(openings)} openings of {verified.count} patients")
+    scale = 1 << verified.answer_scale_bits
+    # Python's division of integers rounds once, whatever their size.
+    raw = np.array([opening.z / scale for opening in openings], dtype=np.float64).reshape(-1, len(outputs))
+    raw.flags.writeable = False
+    bounds = tuple(verified.error_bound(output) for output in range(len(outputs)))
+    # The network's certificate was verified, which refuses unknown links.
+    links = (cast("Link", verified.model.body.link),) * len(outputs)
     return Scores(tuple(ids), outputs, links, raw, bounds, verified)

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self, TypeVar
+from typing import Final, Self
 
 import httpx
 
@@ -18,7 +18,7 @@ from api.binding import Located
 from api.client.identity import Identity, Role
 from api.client.transport import Server
 from api.client.trust import TrustStore
-from api.entries import AnyEntry, Body, Model, Party, Reference, Revocation, decode_entry, verify_signature
+from api.entries import AnyEntry, Body, Model, Network, Party, Reference, Revocation, decode_entry, verify_signature
 from ledger import TlogProof
 from ledger import errors as ledger_errors
 from privacy.canonical_json import Codec
@@ -26,9 +26,10 @@ from privacy.errors import DecodeError, UsageError, VerificationFailed
 from privacy.models.schema import Schema
 from privacy.private_files import private_folder, read_private, write_private
 
-__all__ = ["Session", "load_reference", "log_errors"]
+__all__ = ["LocatedModel", "Session", "load_reference", "log_errors"]
 
-BodyT = TypeVar("BodyT", bound=Body)
+LocatedModel = Located[Model] | Located[Network]
+"""A linear model for encrypted records, or a network for multi-party computation."""
 
 REFERENCE: Final = Codec(Reference, "reference", 1 << 12)
 _MAX_ENTRY: Final = 65_535
@@ -154,8 +155,10 @@ class Session:
         verify_signature(entry, party.public_key)
         return reference, entry
 
-    def model(self, which: str | int | Located[Model]) -> Located[Model]:
+    def model(self, which: str | int | LocatedModel) -> LocatedModel:
         """A model by index, or the newest by name ("heart", or "heart 2" with its version); checked against the log.
+
+        It is a linear model for encrypted records or a network for multi-party computation: its body says which.
 
         Owners choose the names of their models, so a name that several of them use names none. Raises UsageError then
         and if there is none, VerificationFailed, DecodeError, ServerError.
@@ -171,11 +174,14 @@ class Session:
                 raise UsageError(f"several owners have a model {which!r}, say which by its ledger index: {listed}")
             which = max(row.index for row in rows)
         reference, entry = self.fetch(which)
-        if not isinstance(entry.body, Model):
-            raise UsageError(f"entry {which} is no model")
-        return Located(reference, entry.body)
+        match entry.body:
+            case Model() as model:
+                return Located(reference, model)
+            case Network() as network:
+                return Located(reference, network)
+        raise UsageError(f"entry {which} is no model")
 
-    def schema(self, model: Located[Model]) -> Schema:
+    def schema(self, model: LocatedModel) -> Schema:
         """The schema of a model, fetched by digest."""
         return Schema.decode_json(self.server.blob(model.body.schema))
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import json
 import os
 import secrets
 import time
@@ -21,40 +22,59 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
 import httpx
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
+from api.client.http_answers import (
+    Digests,
+    ExposureRow,
+    Health,
+    Job,
+    JobState,
+    Logged,
+    ModelRow,
+    Offer,
+    Offers,
+    Refused,
+    Stored,
+)
 from api.client.identity import Identity
 from api.entries import Reference
 from api.signing import sign_request
 from ledger.merkle import HASH_BYTES, leaf_hash
 from privacy.bundle import MAX_BLOB_BYTES, MAX_BUNDLE_BYTES
-from privacy.canonical_json import Digest, UnsignedInteger
 from privacy.errors import DecodeError, UsageError
 
 __all__ = [
+    "MAX_OFFER_WAIT",
     "MAX_UPLOAD_BYTES",
     "MAX_UPLOAD_FILES",
     "Health",
     "JobState",
     "ModelRow",
+    "Offer",
     "Server",
     "ServerError",
     "ServerRefused",
     "ServerUnreachable",
+    "UploadedProof",
 ]
 
 MAX_UPLOAD_FILES: Final = 64
 MAX_UPLOAD_BYTES: Final = 4 << 20
 """Of one request with ciphertexts."""
+MAX_OFFER_WAIT: Final = 30
+"""Seconds that a request for offers may wait: well below the time after which a connection is given up."""
 
 _MAX_JSON: Final = 1 << 25
 _MAX_NOTE: Final = 1 << 20
+_MAX_SEALED: Final = 1 << 20
 _PAGE: Final = 256
 _RETRIED: Final = frozenset({429, 502, 503, 504})
 _CHUNK: Final = 1 << 16
+_JSON: Final = "application/json"
 
 T = TypeVar("T")
 Progress = Callable[[str, int, int], None]
@@ -80,78 +100,13 @@ class ServerRefused(ServerError):
         self.hint = hint
 
 
-class _Answer:
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="ignore")
-
-
 @dataclass(frozen=True)
-class Health(_Answer):
-    """Who the server says it is. `log_key` is its word, not a reason to trust it."""
+class UploadedProof:
+    """A joint proof that lies on the server as a blob: its digest and size, and the digest of its answers' C_z."""
 
-    status: str
-    version: str
-    origin: str
-    log_key: str
-    server_party: UnsignedInteger
-
-
-@dataclass(frozen=True)
-class _Refusal(_Answer):
-    type: Annotated[str, Field(max_length=200)]
-    message: Annotated[str, Field(max_length=10_000)]
-    check: Annotated[str, Field(max_length=200)] | None = None
-    hint: Annotated[str, Field(max_length=10_000)] = ""
-
-
-@dataclass(frozen=True)
-class _Refused(_Answer):
-    error: _Refusal
-
-
-@dataclass(frozen=True)
-class _Logged(_Answer):
-    index: UnsignedInteger
-    leaf: Digest
-
-
-@dataclass(frozen=True)
-class _Stored(_Answer):
-    digest: Digest
-    size: UnsignedInteger
-
-
-@dataclass(frozen=True)
-class _Digests(_Answer):
-    digests: list[Digest]
-
-
-@dataclass(frozen=True)
-class _Job(_Answer):
-    job: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
-
-
-@dataclass(frozen=True)
-class JobState(_Answer):
-    """How far a prediction is. `prediction` is the index of its entry when it is done."""
-
-    id: str
-    state: Literal["queued", "running", "done", "failed"]
-    done: UnsignedInteger
-    total: UnsignedInteger
-    prediction: UnsignedInteger | None = None
-    error: _Refusal | None = None
-
-
-@dataclass(frozen=True)
-class ModelRow(_Answer):
-    """A model that the server offers; its entry is on the ledger at `index`."""
-
-    index: UnsignedInteger
-    leaf: Digest
-    name: str
-    version: str
-    owner: str = ""
-    revoked: bool = False
+    digest: bytes
+    size: int
+    answers: bytes
 
 
 class _Held:
@@ -162,20 +117,6 @@ class _Held:
 
     def __del__(self) -> None:
         self._client.close()
-
-
-@dataclass(frozen=True)
-class _ExposureRow(_Answer):
-    clinic: str
-    model: UnsignedInteger
-    leaf: str
-    output: str
-    predictions: UnsignedInteger
-    released_bits: float
-    model_bits: UnsignedInteger
-    share: float
-    recoverable: bool
-    cap_bits: float | None = None
 
 
 class Server:
@@ -220,13 +161,11 @@ class Server:
 
     def register(self, entry: bytes) -> Reference:
         """Log a party entry, or find it. Raises ServerError, DecodeError."""
-        return self._logged(entry, self._send("POST", "/v1/parties", _MAX_NOTE, body=entry, kind="application/json"))
+        return self._logged(entry, self._send("POST", "/v1/parties", _MAX_NOTE, body=entry, kind=_JSON))
 
     def append(self, entry: bytes) -> Reference:
         """Log an entry. Raises ServerError, and DecodeError if the server logged anything else."""
-        return self._logged(
-            entry, self._send("POST", "/v1/entries", _MAX_NOTE, body=entry, kind="application/json", signed=True)
-        )
+        return self._logged(entry, self._send("POST", "/v1/entries", _MAX_NOTE, body=entry, kind=_JSON, signed=True))
 
     def put_blob(self, data: bytes) -> bytes:
         """Store a blob; returns its digest. Raises ServerError, DecodeError."""
@@ -234,7 +173,7 @@ class Server:
         path = f"/v1/blobs/{digest.hex()}"
         kind = "application/octet-stream"
         answer = self._send("PUT", path, _MAX_NOTE, body=data, kind=kind, signed=True, repeat=True)
-        stored = _parsed(_Stored, path, answer)
+        stored = _parsed(Stored, path, answer)
         if (stored.digest, stored.size) != (digest, len(data)):
             raise DecodeError(_answer_to(path), "another digest or size than what was sent")
         return digest
@@ -242,7 +181,7 @@ class Server:
     def put_opening(self, model: int, opening: bytes) -> None:
         """Hand the opening of a model's commitment to the server that evaluates it. Raises ServerError."""
         path = f"/v1/models/{model}/opening"
-        self._send("PUT", path, _MAX_NOTE, body=opening, kind="application/json", signed=True, repeat=True)
+        self._send("PUT", path, _MAX_NOTE, body=opening, kind=_JSON, signed=True, repeat=True)
 
     def upload_ciphertexts(self, key: int, files: Sequence[bytes]) -> list[bytes]:
         """Send SEAL files, encrypted under key entry `key`; returns the canonical digests that the server computed."""
@@ -252,7 +191,7 @@ class Server:
         path = f"/v1/ciphertexts?key={key}"
         kind = "application/octet-stream"
         answer = self._send("POST", path, _MAX_JSON, body=body, kind=kind, signed=True, repeat=True)
-        digests = _parsed(_Digests, path, answer).digests
+        digests = _parsed(Digests, path, answer).digests
         if len(digests) != len(files):
             raise DecodeError(_answer_to(path), f"{len(digests)} digests for {len(files)} ciphertexts")
         return digests
@@ -261,8 +200,47 @@ class Server:
         """Ask for a prediction; the same nonce is the same request. Returns the job's id."""
         body = b'{"model":%d,"nonce":"%s","records":%d}' % (model, nonce.hex().encode("ascii"), records)
         path = "/v1/predictions"
-        answer = self._send("POST", path, _MAX_NOTE, body=body, kind="application/json", signed=True, repeat=True)
-        return _parsed(_Job, path, answer).job
+        answer = self._send("POST", path, _MAX_NOTE, body=body, kind=_JSON, signed=True, repeat=True)
+        return _parsed(Job, path, answer).job
+
+    # -- nodes of multi-party computation -----------------------------------------------------------------------------
+
+    def offers(self, address: str | None, dealer_address: str, dealer_key: bytes, wait: int) -> list[Offer]:
+        """Joint predictions that wait for this party's node, as soon as there are any, or none after `wait` seconds.
+
+        `address` is where the node listens (host:port) if it does; the dealer is the one it would use, with its key of
+        32 bytes. Raises UsageError for a wait of more than MAX_OFFER_WAIT, ServerError, DecodeError.
+        """
+        if not 0 <= wait <= MAX_OFFER_WAIT:
+            raise UsageError(f"a request for offers waits 0 to {MAX_OFFER_WAIT} seconds, not {wait}")
+        asked = {"address": address, "dealer_address": dealer_address, "dealer_key": dealer_key.hex(), "wait": wait}
+        path = "/v1/mpc/offers"
+        # Not repeated: whoever asks for offers asks again anyhow.
+        answer = self._send("POST", path, _MAX_JSON, body=_json_body(asked), kind=_JSON, signed=True)
+        return _parsed(Offers, path, answer).offers
+
+    def post_result(self, job: str, session: bytes, proofs: Sequence[UploadedProof], sealed: bytes) -> None:
+        """Report the proofs of a finished session, uploaded before, in the order of their patients.
+
+        `sealed` is B's part of the answers, for A alone. The same result may be reported again. Raises ServerError.
+        """
+        result = {
+            "session": session.hex(),
+            "proofs": [{"digest": p.digest.hex(), "size": p.size, "answers": p.answers.hex()} for p in proofs],
+            "sealed": base64.b64encode(sealed).decode("ascii"),
+        }
+        self._report(f"/v1/mpc/jobs/{job}/result", result)
+
+    def post_failure(self, job: str, check: str, message: str) -> None:
+        """Report that the session of a job ended without its proofs. Raises ServerError."""
+        self._report(f"/v1/mpc/jobs/{job}/failure", {"check": check, "message": message})
+
+    def sealed(self, job: str) -> bytes:
+        """B's sealed part of the answers of a finished job, NOT yet verified; for the clinic that asked for it."""
+        return self._send("GET", f"/v1/mpc/jobs/{job}/sealed", _MAX_SEALED, signed=True, repeat=True)
+
+    def _report(self, path: str, said: dict[str, Any]) -> None:
+        self._send("POST", path, _MAX_NOTE, body=_json_body(said), kind=_JSON, signed=True, repeat=True)
 
     # -- what only reads ----------------------------------------------------------------------------------------------
 
@@ -317,7 +295,7 @@ class Server:
         """The server's recount of released bits, as it tells it."""
         wanted = {"clinic": clinic, "model": model}
         query = str(httpx.QueryParams({name: value for name, value in wanted.items() if value is not None}))
-        rows = self._json(list[_ExposureRow], "/v1/exposure" + (f"?{query}" if query else ""))
+        rows = self._json(list[ExposureRow], "/v1/exposure" + (f"?{query}" if query else ""))
         return [vars(row) for row in rows]
 
     def save_bundle(
@@ -353,7 +331,7 @@ class Server:
         return self._send("GET", path, limit, repeat=True)
 
     def _logged(self, entry: bytes, answer: bytes) -> Reference:
-        logged = _parsed(_Logged, "/v1/entries", answer)
+        logged = _parsed(Logged, "/v1/entries", answer)
         if logged.leaf != leaf_hash(entry):
             raise DecodeError(_answer_to("/v1/entries"), "the leaf hash is not that of the entry that was sent")
         return Reference(logged.index, logged.leaf)
@@ -410,6 +388,10 @@ class Server:
             raise DecodeError(_answer_to(path), f"not an HTTP answer: {error}") from error
 
 
+def _json_body(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode("utf-8")
+
+
 def _answer_to(path: str) -> str:
     return f"answer of the server to {path.partition('?')[0]}"
 
@@ -432,7 +414,7 @@ def _limited(response: httpx.Response, path: str, limit: int) -> bytes:
 def _refusal(response: httpx.Response, path: str) -> ServerRefused:
     """What the server said with an error status; garbage there is still an error status."""
     try:
-        said = _parsed(_Refused, path, _limited(response, path, _MAX_NOTE)).error
+        said = _parsed(Refused, path, _limited(response, path, _MAX_NOTE)).error
     except DecodeError:
         return ServerRefused(response.status_code, "unknown", None, f"{path.partition('?')[0]} failed", "")
     return ServerRefused(response.status_code, said.type, said.check, said.message, said.hint)

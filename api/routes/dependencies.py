@@ -28,10 +28,12 @@ from api.signing import (
 __all__ = [
     "EntryIndex",
     "HexDigest",
+    "JobId",
     "ServiceOf",
     "SignedBody",
     "binary_body",
     "errors",
+    "json_body",
     "limited_body",
     "signed_body",
 ]
@@ -52,6 +54,7 @@ EntryIndex = Annotated[int, Path(ge=0, le=_LARGEST, description="Index of a ledg
 HexDigest = Annotated[
     str, Path(pattern="^[0-9a-f]{64}$", description="SHA-256, lower-case hex.", examples=["9f3c" * 16])
 ]
+JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="Id of the job.", examples=["5d41402a" * 4])]
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,12 @@ def _target(request: Request) -> str:
     path: bytes = request.scope.get("raw_path") or request.scope["path"].encode("utf-8")
     query: bytes = request.scope["query_string"]
     return (path.split(b"?")[0] + (b"?" + query if query else b"")).decode("latin-1")
+
+
+def json_body(model: str) -> dict[str, Any]:
+    """OpenAPI text of a JSON body that is read as bytes, since its signature is over these; `model` is its schema."""
+    schema = {"$ref": f"#/components/schemas/{model}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def binary_body(description: str, media_type: str = "application/octet-stream") -> dict[str, Any]:

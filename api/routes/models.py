@@ -6,41 +6,58 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 
-from api.entries import Model
+from api.entries import Model, Network
 from api.exposure import recount
 from api.registry import Logged
 from api.routes.dependencies import EntryIndex, ServiceOf, SignedBody, binary_body, errors, signed_body
-from api.schemas import Location, ModelDetail, ModelSummary, Row
+from api.schemas import LayerResponse, Location, ModelDetail, ModelSummary, Row
 from api.service import Service
+from privacy.errors import VerificationFailed
 
 __all__ = ["router"]
 
 router = APIRouter(prefix="/v1", tags=["models"])
 
 
-def _facts(service: Service, model: Logged[Model]) -> dict[str, Any]:
+AnyModel = Logged[Model] | Logged[Network]
+
+
+def _facts(service: Service, model: AnyModel) -> dict[str, Any]:
+    owner = service.registry.author_of(model.reference.index)
+    joint = isinstance(model.body, Network)
     return {
-        "owner": service.registry.author_of(model.reference.index).body.name,
-        "ready": service.has_opening(model.reference),
+        "owner": owner.body.name,
+        "ready": service.joint.nodes.present(owner.reference.index) if joint else service.has_opening(model.reference),
         "revoked": service.registry.revocation(model.reference) is not None,
     }
 
 
+def _model(service: Service, index: int) -> AnyModel:
+    try:
+        return service.registry.get(index, Network)
+    except VerificationFailed:
+        return service.registry.get(index, Model)
+
+
 @router.get("/models", summary="All models")
 def get_models(service: ServiceOf) -> list[ModelSummary]:
-    """Every model on the ledger, in the order of publication."""
-    return [ModelSummary.of(model, **_facts(service, model)) for model in service.registry.all(Model)]
+    """Every model on the ledger, in the order of publication: linear models and networks."""
+    models: list[AnyModel] = [*service.registry.all(Model), *service.registry.all(Network)]
+    models.sort(key=lambda model: model.reference.index)
+    return [ModelSummary.of(model, **_facts(service, model)) for model in models]
 
 
 @router.get("/models/{index}", summary="One model", responses=errors())
 def get_model(index: EntryIndex, service: ServiceOf) -> ModelDetail:
     """A model's public side. Its schema and certificate are blobs; its weights are nowhere to be had."""
-    model = service.registry.get(index, Model)
+    model = _model(service, index)
     body = model.body
+    statements, layers = ((), body.layers) if isinstance(body, Network) else (body.statements, ())
     more = {
         "certificate": body.certificate.hex(),
         "card": body.card,
-        "zero_weights": [{"output": s.output, "feature": s.feature} for s in body.statements],
+        "zero_weights": [{"output": s.output, "feature": s.feature} for s in statements],
+        "layers": [LayerResponse.of(layer) for layer in layers],
     }
     return ModelDetail.model_validate(ModelSummary.of(model, **_facts(service, model)).model_dump() | more)
 

@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path as FilePath
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
-from pydantic import ValidationError
 
-from api.routes.dependencies import EntryIndex, ServiceOf, SignedBody, errors, signed_body
-from api.schemas import JobResponse, PredictionRequest, Queued
-from privacy.errors import DecodeError
+from api.routes.dependencies import EntryIndex, JobId, ServiceOf, SignedBody, errors, json_body, signed_body
+from api.schemas import JobResponse, PredictionRequest, Queued, parsed
 
 __all__ = ["router"]
 
@@ -28,12 +26,7 @@ _BUNDLE = {"application/octet-stream": {"schema": {"type": "string", "format": "
     summary="Ask for a prediction",
     status_code=202,
     responses=errors(400, 401, 403, 409, 413, 429, 503),
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/PredictionRequest"}}},
-        }
-    },
+    openapi_extra=json_body("PredictionRequest"),
 )
 def post_prediction(
     body: Annotated[SignedBody, Depends(signed_body(lambda _: _MAX_REQUEST))], service: ServiceOf
@@ -42,22 +35,17 @@ def post_prediction(
 
     Refused when the records' policy, an expiry, a revocation or the owner's exposure cap says so. Every prediction
     releases fresh equations of the model and is counted; asking again **with the same nonce** is the same prediction.
+
+    Committed records are computed on by the nodes of clinic and owner: the job is `computing` until they have delivered
+    proofs. It is refused while a failed session of these two is not cleared.
     """
-    try:
-        wanted = PredictionRequest.model_validate_json(body.data)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise DecodeError("prediction request", f"{place}: {first['msg']}") from error
+    wanted = parsed(PredictionRequest, "prediction request", body.data)
     job = service.request_prediction(body.party, wanted.records, wanted.model, bytes.fromhex(wanted.nonce))
     return Queued(job=job.id)
 
 
 @router.get("/jobs/{job}", summary="How far a prediction is", responses=errors(404))
-def get_job(
-    job: Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="Id of the job.", examples=["5d41402a" * 4])],
-    service: ServiceOf,
-) -> JobResponse:
+def get_job(job: JobId, service: ServiceOf) -> JobResponse:
     """State and progress. Once `done`, `prediction` is the index of its entry; once `failed`, `error` says why."""
     return JobResponse.of(service.jobs.get(job))
 
@@ -74,6 +62,8 @@ def get_bundle(
     inputs: Annotated[bool, Query(description="Whether to put the canonical input ciphertexts in.")] = False,
 ) -> StreamingResponse:
     """One file with attestation, ledger entries, inclusion and consistency proofs, evaluation proofs and results.
+
+    That of a joint prediction has its joint proofs and the commitments to records and answers, and no inputs.
 
     Verify it with `sealproof verify`; nothing in it needs to be believed.
     """

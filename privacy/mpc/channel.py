@@ -81,7 +81,7 @@ class StreamChannel:
     def abort(self, reason: str) -> None:
         """Tell the other side why there will be nothing more. Never raises."""
         try:
-            self._send(1, "abort", reason.encode("utf-8")[:_MAX_REASON])
+            self._send(1, "abort", reason.encode("utf-8", "replace")[:_MAX_REASON])
         except SessionBroken:
             return
 

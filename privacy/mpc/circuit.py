@@ -133,11 +133,19 @@ class Circuit:
         return tuple(starts)
 
     @cached_property
+    def segments(self) -> tuple[int, ...]:
+        """Coordinates of a copy that are committed together, in order."""
+        return (self.d, *([self.hidden_size] if self.hidden else []), *([1] * self.answers))
+
+    @cached_property
+    def common(self) -> tuple[int, ...]:
+        """Coordinates of each row."""
+        return tuple(shape.inputs + 1 for shape in self.shapes for _ in range(shape.outputs))
+
+    @cached_property
     def system(self) -> CopySystem:
         """Constraints of one patient, and the segments that are committed apart."""
-        segments = (self.d, *([self.hidden_size] if self.hidden else []), *([1] * self.answers))
-        common = tuple(shape.inputs + 1 for shape in self.shapes for _ in range(shape.outputs))
-        system = QuadraticSystem(sum(segments) + sum(common))
+        system = QuadraticSystem(sum(self.segments) + sum(self.common))
         inputs: Sequence[int] = range(self.d)
         for layer, starts in zip(self.hidden, self.row_starts, strict=False):
             system.add_bits(layer.start, 2 * layer.width * layer.n)
@@ -147,7 +155,7 @@ class Circuit:
             inputs = layer.outputs
         for start, answer in zip(self.row_starts[-1], self.answer_range, strict=True):
             _add_row(system, start, inputs, answer)
-        return CopySystem(system, segments, common)
+        return CopySystem(system, self.segments, self.common)
 
     @cached_property
     def shared(self) -> tuple[int, ...]:

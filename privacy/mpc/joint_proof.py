@@ -34,7 +34,7 @@ from privacy.models.schema import Schema
 from privacy.mpc.circuit import Circuit
 from privacy.mpc.params import PATIENTS_PER_PROOF, MpcParameters
 from privacy.mpc.records import record_key
-from privacy.zk.copies import CopyProof, CopyStatement
+from privacy.zk.copies import CopyProof, CopyStatement, encoded_size
 from privacy.zk.group import ARKWORKS, POINT_BYTES, Group, Point
 from privacy.zk.pedersen import CommitmentKey, commitment_key
 from privacy.zk.transcript import Transcript
@@ -255,8 +255,12 @@ def encode_joint(commitments: JointCommitments, proof: CopyProof, group: Group =
 
 def proof_size(circuit: Circuit, count: int) -> int:
     """Bytes of a joint proof about `count` patients."""
-    points = count * ((2 if circuit.hidden else 0) + 2 * circuit.answers)
-    return len(_TAG) + POINT_BYTES * points + circuit.system.proof_size(count)
+    return len(_TAG) + POINT_BYTES * _points(circuit, count) + encoded_size(circuit.segments, circuit.common, count)
+
+
+def _points(circuit: Circuit, count: int) -> int:
+    """Commitments of both parties."""
+    return count * ((2 if circuit.hidden else 0) + 2 * circuit.answers)
 
 
 def verify_joint(statement: JointStatement, data: bytes, group: Group = ARKWORKS) -> tuple[bytes, ...]:
@@ -278,8 +282,7 @@ def verify_joint(statement: JointStatement, data: bytes, group: Group = ARKWORKS
     rows = [group.decode(commitment) for layer in statement.layers for commitment in layer.commitments]
     reader = Reader(_WHAT, data)
     reader.expect(_TAG)
-    points = reader.points(group, (size - len(_TAG) - circuit.system.proof_size(count)) // POINT_BYTES)
-    commitments = JointCommitments.of_points(circuit, count, points)
+    commitments = JointCommitments.of_points(circuit, count, reader.points(group, _points(circuit, count)))
     proof = CopyProof.read(reader, group, circuit.system, count)
     reader.end()
     transcript = joint_transcript(statement)
@@ -291,7 +294,8 @@ def verify_joint(statement: JointStatement, data: bytes, group: Group = ARKWORKS
     return tuple(map(group.encode, answers))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)
 def _circuit(schema: Schema, shapes: tuple[LayerShape, ...], input_scale_bits: int) -> Circuit:
-    # A system of a few thousand constraints is the same for every batch and every prediction with a network.
+    # A system of a few thousand constraints is the same for every batch and every prediction with a network. Few are
+    # kept: that of the widest network takes a fifth of a gigabyte.
     return Circuit.of(schema, shapes, input_scale_bits)

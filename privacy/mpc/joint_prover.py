@@ -7,16 +7,19 @@ at the two ends of a channel:
  2 shares over F_r of s and h from the bits, then of a = h - s h, then of z: three rounds of inner products
  3 both commit to their shares; all commitments of both are absorbed before any challenge
  4 zeta folds the constraints; masks; t0 and t1 fall into own parts and two inner products; both commit
- 5 c; responses are exchanged and added; both verify the finished proof as anybody would
+ 5 c; responses are exchanged and added, all but tau
+ 6 both learn whether the proof will hold, and nothing else (`privacy.mpc.blind_check`)
+ 7 tau; both verify the finished proof as anybody would
 
 What a party sends is a commitment, a value under a mask used once, or a response, so an honest-but-curious peer learns
-nothing. A peer that deviates makes step 5 fail, and may learn one bit by whether it does: the caller suspends the pair.
+nothing. A peer that deviates makes step 6 fail, and learns by whether it does if a guess about the other's secrets was
+right: the caller suspends the pair, so that it guesses wrong once at most.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from operator import mul
@@ -27,6 +30,7 @@ from numpy.typing import NDArray
 
 from privacy.errors import DecodeError, SessionBroken, UsageError
 from privacy.mpc.answers import AnswerShare
+from privacy.mpc.blind_check import check_blindly
 from privacy.mpc.channel import Channel
 from privacy.mpc.dealer import Correlations, Role
 from privacy.mpc.joint_proof import (
@@ -50,7 +54,7 @@ from privacy.zk.quadratic import Folded, scalar_commitment_key
 from privacy.zk.randomness import SecretStream
 from privacy.zk.wire import Reader, pack_scalars
 
-__all__ = ["BatchResult", "Row", "prove_batch"]
+__all__ = ["BatchResult", "Row", "compute_answer_shares", "prove_batch"]
 
 _KEY_BYTES: Final = 32
 _GROUP: Final = ARKWORKS
@@ -98,14 +102,34 @@ def prove_batch(
     are this party's part of `batch_plan`, from a dealer that both trust not to work with the other.
 
     Raises:
-        VerificationFailed: `network.overflow` before anything is sent; the finished proof does not hold, which means
-            that the peer or the dealer deviated: the pair must be suspended.
+        VerificationFailed: `network.overflow` before anything is sent; `joint.blind-check` and what `verify_joint`
+            raises: the proof does not hold, so the peer or the dealer deviated, and the pair must be suspended.
         SessionBroken: the peer is gone, stalls, or sends what cannot be.
         UsageError: the secret does not open the statement's commitments; nothing was sent.
     """
     statement.check()
     _check_secret(role, statement, secret)
     return _Party(role, statement, secret, channel, correlations).run()
+
+
+def compute_answer_shares(
+    role: Role,
+    statement: JointStatement,
+    secret: Sequence[CommittedRecord] | Sequence[Sequence[Row]],
+    channel: Channel,
+    correlations: Correlations,
+) -> list[int]:
+    """Steps 1 and 2 alone: this party's shares mod r of the answers, patient by patient and output by output.
+
+    Nothing is committed to and nothing proven, so a party may have computed anything: this is what the proof is added
+    to, for measuring what it adds. Arguments as for `prove_batch`; of `correlations` all but the last item is used.
+
+    Raises:
+        VerificationFailed: `network.overflow`, before anything is sent.
+        SessionBroken: the peer is gone, stalls, or sends what cannot be.
+    """
+    statement.check()
+    return _Party(role, statement, secret, channel, correlations).compute()
 
 
 class _Party:
@@ -131,6 +155,10 @@ class _Party:
     @cached_property
     def _rows(self) -> list[Row]:
         return [row for layer in self._layers for row in layer]
+
+    def compute(self) -> list[int]:
+        """Steps 1 and 2: shares of the answers."""
+        return [values[coordinate] for values in self._shares() for coordinate in self._circuit.answer_range]
 
     def run(self) -> BatchResult:
         """All steps, in order."""
@@ -278,7 +306,7 @@ class _Party:
         except DecodeError as error:
             raise SessionBroken("mpc.point", f"the other party sent no point: {error}") from error
 
-    # -- 4 and 5: the proof -------------------------------------------------------------------------------------------
+    # -- 4 to 7: the proof --------------------------------------------------------------------------------------------
 
     def _prove(self, v: Vectors, w: list[int], blindings: Vectors, commitments: JointCommitments) -> CopyProof:
         circuit, statement, system = self._circuit, self._statement, self._circuit.system
@@ -313,8 +341,10 @@ class _Party:
         if self._role == "B":
             answer += [(a + c * x) % ORDER for a, x in zip(alpha_common, w, strict=True)]
             answer += [(m + c * row.rho) % ORDER for m, row in zip(common_blindings, self._rows, strict=True)]
-        answer.append((tau0 + c * tau1) % ORDER)
-        return self._assemble(masks, common_masks, T0, T1, answer)
+        proof = self._assemble(masks, common_masks, T0, T1, answer)
+        value = proof.folded_value(system, form, zeta, c)
+        P = _GROUP.msm([T0, T1, *scalar_key.points], [1, c, -value])
+        return replace(proof, tau=self._exchange_tau(P, (tau0 + c * tau1) % ORDER))
 
     def _masks(self) -> tuple[Vectors, list[int]]:
         """Uniform where this party has a share, 0 elsewhere."""
@@ -401,14 +431,11 @@ class _Party:
         T1: Point,
         mine: list[int],
     ) -> CopyProof:
-        """Exchange responses and add them up."""
+        """Exchange responses and add them up; tau is left for later."""
         circuit, count, segments = self._circuit, self._count, len(self._circuit.system.segments)
         sizes = {
-            "A": count * (len(circuit.of_A()) + segments) + 1,
-            "B": count * (len(circuit.of_B()) + segments - 1)
-            + circuit.system.common_size
-            + len(circuit.system.common)
-            + 1,
+            "A": count * (len(circuit.of_A()) + segments),
+            "B": count * (len(circuit.of_B()) + segments - 1) + circuit.system.common_size + len(circuit.system.common),
         }
         size = SCALAR_BYTES * sizes["B" if self._role == "A" else "A"]
         data = exchange(self._role, self._channel, "responses", pack_scalars(mine), size)
@@ -427,8 +454,13 @@ class _Party:
             blindings.append(tuple(x % ORDER for x in r))
         common = tuple(islice(of_B, circuit.system.common_size))
         common_blindings = tuple(islice(of_B, len(circuit.system.common)))
-        tau = (next(of_A) + next(of_B)) % ORDER
-        return CopyProof(masks, common_masks, T0, T1, tuple(responses), common, tuple(blindings), common_blindings, tau)
+        return CopyProof(masks, common_masks, T0, T1, tuple(responses), common, tuple(blindings), common_blindings, 0)
+
+    def _exchange_tau(self, P: Point, mine: int) -> int:
+        """tau_A + tau_B, after both know that P is its multiple of H: of a proof that fails, P would show why."""
+        check_blindly(self._role, self._channel, scalar_commitment_key(_GROUP), P, mine)
+        data = exchange(self._role, self._channel, "tau", pack_scalars([mine]), SCALAR_BYTES)
+        return (mine + unpack_scalars("tau", data)[0]) % ORDER
 
 
 def _layer_arrays(layer: Sequence[Row]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -98,4 +98,4 @@ def cross_terms(circuit: Circuit) -> CrossTerms:
 
 
 _CROSS: dict[Circuit, CrossTerms] = {}
-_MOST_CIRCUITS: Final = 8
+_MOST_CIRCUITS: Final = 2

@@ -179,7 +179,7 @@ def _bits_key(bits: int, group: Group) -> CommitmentKey:
     return commitment_key("mpc/record-bits", bits, group)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)
 def _system(widths: tuple[int, ...]) -> CopySystem:
     """Segments: the record, and the bits of its values, lowest first."""
     d, total = len(widths), sum(widths)

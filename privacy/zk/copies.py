@@ -35,6 +35,7 @@ __all__ = [
     "Opening",
     "absorb_first_messages",
     "check_openings",
+    "encoded_size",
     "mask_coefficients",
     "prove_copies",
     "split",
@@ -78,9 +79,7 @@ class CopySystem:
 
     def proof_size(self, copies: int) -> int:
         """Bytes of an encoded proof."""
-        commitments = copies * len(self.segments) + len(self.common)
-        scalars = copies * self.local_size + self.common_size + commitments + 1
-        return POINT_BYTES * (commitments + 2) + SCALAR_BYTES * scalars
+        return encoded_size(self.segments, self.common, copies)
 
 
 @dataclass(frozen=True)
@@ -182,14 +181,21 @@ class CopyProof:
         absorb_first_messages(transcript, group, self.masks, self.common_masks, self.T0, self.T1)
         c = transcript.challenge_scalar(b"c")
         check_openings(self._openings(statement), c)
-        form = system.system.fold(zeta)
-        value = sum(
-            weight * form.evaluate((*z, *self.common_responses), c)
-            for weight, z in zip(system.copy_weights(zeta, copies), self.responses, strict=True)
-        )
-        found = scalar_commitment_key(group).commit([value % ORDER], self.tau)
+        value = self.folded_value(system, system.system.fold(zeta), zeta, c)
+        found = scalar_commitment_key(group).commit([value], self.tau)
         if not group.equal(found, group.msm([self.T0, self.T1], [1, c])):
             raise VerificationFailed("quadratic.relation", "the committed values break a constraint")
+
+    def folded_value(self, system: CopySystem, form: Folded, zeta: int, c: int) -> int:
+        """f(z), which T0 + c T1 commits to under tau if every constraint holds; `form` is the system folded by zeta."""
+        weights = system.copy_weights(zeta, len(self.responses))
+        return (
+            sum(
+                weight * form.evaluate((*z, *self.common_responses), c)
+                for weight, z in zip(weights, self.responses, strict=True)
+            )
+            % ORDER
+        )
 
     def _openings(self, statement: CopyStatement) -> Iterable[Opening]:
         system = statement.system
@@ -202,6 +208,13 @@ class CopyProof:
         common = zip(statement.common_keys, statement.common_commitments, self.common_masks, strict=True)
         for (key, C, A), z, r in zip(common, parts, self.common_blindings, strict=True):
             yield Opening(key, C, A, z, r)
+
+
+def encoded_size(segments: Sequence[int], common: Sequence[int], copies: int) -> int:
+    """Bytes of an encoded proof about a system with these segments, for those who have not built it."""
+    commitments = copies * len(segments) + len(common)
+    scalars = copies * sum(segments) + sum(common) + commitments + 1
+    return POINT_BYTES * (commitments + 2) + SCALAR_BYTES * scalars
 
 
 def check_openings(openings: Iterable[Opening], c: int) -> None:

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from api.client.identity import Identity
-from api.client.transport import Server, ServerError, ServerRefused, ServerUnreachable
+from api.client.transport import Server, ServerError, ServerRefused, ServerUnreachable, UploadedProof
 from api.entries import Reference
 from api.signing import parse_signed_request, verify_request
 from ledger import leaf_hash
@@ -57,6 +57,7 @@ CALLS: dict[str, Callable[[Server, Path], object]] = {
     "put_blob": lambda s, path: s.put_blob(b"blob"),
     "upload": lambda s, path: s.upload_ciphertexts(1, [b"a", b"b"]),
     "request": lambda s, path: s.request_prediction(1, 2, bytes(32)),
+    "offers": lambda s, path: s.offers("owner.example:7100", "dealer.example:7300", bytes(32), 5),
 }
 GARBAGE = [
     b"",
@@ -75,6 +76,7 @@ GARBAGE = [
     b"[" * 100_000,
     b'{"status":"ok","version":1,"origin":null}',
     b'{"id":"x","state":"maybe","done":0,"total":0}',
+    b'{"offers":[{"job":"' + b"ab" * 16 + b'","role":"C"}]}',
 ]
 
 
@@ -337,3 +339,83 @@ def test_damaged_identity_files_are_refused(identity: Identity) -> None:
         Identity(
             identity.folder, "clinic", "x", "http://server", "log.example", None, Ed25519PrivateKey.generate()
         ).sign(None)  # type: ignore[arg-type]
+
+
+OFFER = {
+    "job": "ab" * 16,
+    "role": "A",
+    "records": 4,
+    "model": 2,
+    "nonce": "00ff" * 16,
+    "clinic": 1,
+    "owner": 3,
+    "peer_address": "owner.example:7100",
+    "checkpoint": "log.example\n5\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n",
+}
+
+
+def test_offers_are_decoded_strictly(identity: Identity) -> None:
+    bodies: list[bytes] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        bodies.append(request.content)
+        return httpx.Response(200, json={"offers": [OFFER, {**OFFER, "role": "B", "peer_address": None}]})
+
+    first, second = answering(handler, identity).offers(None, "dealer.example:7300", b"\xab" * 32, 20)
+    assert json.loads(bodies[0]) == {
+        "address": None,
+        "dealer_address": "dealer.example:7300",
+        "dealer_key": "ab" * 32,
+        "wait": 20,
+    }
+    assert (first.nonce, first.checkpoint) == (bytes.fromhex("00ff" * 16), OFFER["checkpoint"].encode())
+    assert (second.role, second.peer_address) == ("B", None)
+    for changes in (
+        {"job": "../" + "ab" * 15},
+        {"job": "AB" * 16},
+        {"records": -1},
+        {"records": "4"},
+        {"model": 2.0},
+        {"nonce": "00ff"},
+        {"clinic": None},
+        {"peer_address": "x" * 301},
+        {"checkpoint": 5},
+        {"checkpoint": "x" * (1 << 17)},
+    ):
+        server = answering(constant(json.dumps({"offers": [{**OFFER, **changes}]}).encode()), identity)
+        with pytest.raises(DecodeError, match="answer of the server to /v1/mpc/offers"):
+            server.offers(None, "dealer.example:7300", bytes(32), 0)
+    with pytest.raises(UsageError, match="waits 0 to 30 seconds"):
+        answering(handler, identity).offers(None, "dealer.example:7300", bytes(32), 31)
+
+
+def test_results_and_failures_are_reported_signed_and_again(identity: Identity) -> None:
+    seen: list[tuple[str, Any]] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        digest = hashlib.sha256(request.content).digest()
+        signed = parse_signed_request(request.headers)
+        public = identity.private_key.public_key().public_bytes_raw()
+        verify_request(signed, request.method, request.url.path, digest, public, parse_timestamp(signed.time))
+        seen.append((f"{request.method} {request.url.path}", json.loads(request.content or b"null")))
+        return httpx.Response(503 if len(seen) % 2 else 202, content=b"box")
+
+    server, job = answering(handler, identity), "ab" * 16
+    server.post_result(job, b"\x01" * 32, [UploadedProof(b"\x02" * 32, 85_000, b"\x03" * 32)], b"sealed")
+    server.post_failure(job, "mpc.stalled", "nothing was heard for 120 s")
+    assert server.sealed(job) == b"box"
+    result = {
+        "session": "01" * 32,
+        "proofs": [{"digest": "02" * 32, "size": 85_000, "answers": "03" * 32}],
+        "sealed": base64.b64encode(b"sealed").decode(),
+    }
+    failure = {"check": "mpc.stalled", "message": "nothing was heard for 120 s"}
+    assert seen == [
+        *[(f"POST /v1/mpc/jobs/{job}/result", result)] * 2,
+        *[(f"POST /v1/mpc/jobs/{job}/failure", failure)] * 2,
+        *[(f"GET /v1/mpc/jobs/{job}/sealed", None)] * 2,
+    ]
+    with pytest.raises(DecodeError, match="more than 1048576 bytes"):
+        answering(constant(bytes((1 << 20) + 1)), identity).sealed(job)
+    with pytest.raises(UsageError, match="must be signed"):
+        answering(handler).sealed(job)

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.client import audit
 from api.client.audit import verify_bundle
+from privacy.bundle import BundleReader
 from privacy.errors import DecodeError, VerificationFailed
 from tests.support import bundles
 from tests.support.bundles import Story
@@ -71,8 +71,8 @@ def test_a_changed_member_in_a_sound_archive_is_refused(
 
 @pytest.fixture
 def digests_unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit.BundleReader, "blob", _unchecked)
-    monkeypatch.setattr(audit.BundleReader, "check", lambda self: None)
+    monkeypatch.setattr(BundleReader, "blob", _unchecked)
+    monkeypatch.setattr(BundleReader, "check", lambda self: None)
 
 
 def test_with_digests_unchecked_the_honest_bundle_verifies(
@@ -109,6 +109,6 @@ def test_a_changed_blob_under_its_own_digest_is_refused_by_its_check(
     assert not str(caught.value).startswith("bundle")
 
 
-def _unchecked(reader: audit.BundleReader, digest: bytes) -> bytes:
+def _unchecked(reader: BundleReader, digest: bytes) -> bytes:
     member = reader._members[f"blobs/{digest.hex()}"]
     return reader._pread(member.start, member.size)

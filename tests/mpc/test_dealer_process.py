@@ -241,14 +241,19 @@ def test_a_party_that_died_while_it_waited_may_come_again(server: DealerServer) 
 
 
 @pytest.mark.parametrize(
-    "hello",
-    [bytes(32) + b"C" + key_of(OWNER), bytes(32) + b"A" + key_of(CLINIC), bytes(64), bytes(66)],
+    ("hello", "reason"),
+    [
+        (bytes(32) + b"C" + key_of(OWNER), "names the role A or B"),
+        (bytes(32) + b"A" + key_of(CLINIC), "the key of another party"),
+        (bytes(64), "sent 64 bytes"),
+        (bytes(66), "sent 66 bytes"),
+    ],
     ids=["role", "own-key", "short", "long"],
 )
-def test_a_malformed_hello_is_refused(server: DealerServer, hello: bytes) -> None:
+def test_a_malformed_hello_is_refused(server: DealerServer, hello: bytes, reason: str) -> None:
     with connect("127.0.0.1", server.port, CLINIC, key_of(DEALER)) as channel:
         channel.send("dealer/hello", hello)
-        with pytest.raises(SessionBroken, match=r"mpc\.aborted"):
+        with pytest.raises(SessionBroken, match=rf"mpc\.aborted.*{reason}"):
             channel.receive("dealer/paired", 0)
 
 

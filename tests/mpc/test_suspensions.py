@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import stat
@@ -215,6 +216,19 @@ def test_of_many_threads_that_begin_with_a_peer_one_does(store: SuspensionStore)
     for thread in threads:
         thread.join()
     assert len(begun) == 1
+
+
+def test_another_process_that_is_writing_is_waited_for(store: SuspensionStore, folder: Path) -> None:
+    store.check(PEER)
+    begun = threading.Thread(target=store.begin, args=("St Anna", PEER, SESSION))
+    with (folder / ".lock").open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        begun.start()
+        begun.join(0.3)
+        assert begun.is_alive()
+        assert files(folder) == []
+    begun.join(10)
+    assert len(files(folder)) == 1
 
 
 DYING = """

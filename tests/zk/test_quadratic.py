@@ -180,7 +180,7 @@ def test_the_clear_cross_term_would_be_an_equation_about_the_witness(made, monke
 
     assert t1(v) != t1([0, *v[1:]])
     assert t1(v).to_bytes(32, "little") not in proof.encode(ARKWORKS)
-    key = quadratic._scalar_key(ARKWORKS)
+    key = quadratic.scalar_commitment_key(ARKWORKS)
     assert not ARKWORKS.equal(proof.T1, key.commit([t1(v)], 0))
 
 
@@ -200,7 +200,7 @@ def test_first_messages_made_after_the_challenge_prove_anything(keys, monkeypatc
             ARKWORKS.add(s.key.commit(z, r), ARKWORKS.multiply(s.commitment, -c))
             for s, z, r in zip(segments, parts, blindings, strict=True)
         ]
-        key = quadratic._scalar_key(ARKWORKS)
+        key = quadratic.scalar_commitment_key(ARKWORKS)
         T1 = key.commit([5], 6)
         T0 = ARKWORKS.add(key.commit([form.evaluate(responses, c)], tau), ARKWORKS.multiply(T1, -c))
         return QuadraticProof(tuple(masks), T0, T1, tuple(responses), tuple(blindings), tau)

@@ -1,0 +1,74 @@
+"""A node from a folder: whose it is says what part it takes and which secrets it uses."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+from api.client.clinic import Clinic
+from api.client.identity import Identity
+from api.client.owner import Owner
+from api.mpc.link import Address
+from api.mpc.node import Node, NodeDealer
+from api.mpc.session import Progress
+
+__all__ = ["node_of", "node_of_clinic", "node_of_owner"]
+
+
+def node_of_clinic(clinic: Clinic, dealer: NodeDealer, *, progress: Progress | None = None) -> Node:
+    """The node of an open clinic; it takes part A with the openings of its records."""
+    return Node(
+        clinic.session,
+        "A",
+        lambda terms: clinic.committed_openings(terms.records.reference.index),
+        dealer,
+        progress=progress,
+    )
+
+
+def node_of_owner(
+    owner: Owner,
+    dealer: NodeDealer,
+    listen: Address,
+    *,
+    advertise: Address | None = None,
+    exposure_cap: Fraction | None = None,
+    progress: Progress | None = None,
+) -> Node:
+    """The node of an open owner; it takes part B with the weights in its folder."""
+    return Node(
+        owner.session,
+        "B",
+        lambda terms: owner.network_rows(terms.model),
+        dealer,
+        listen=listen,
+        advertise=advertise,
+        exposure_cap=exposure_cap,
+        progress=progress,
+    )
+
+
+def node_of(
+    folder: Path,
+    dealer: NodeDealer,
+    *,
+    listen: Address | None = None,
+    advertise: Address | None = None,
+    exposure_cap: Fraction | None = None,
+    progress: Progress | None = None,
+) -> Node:
+    """The node of whoever's folder it is. An owner's needs `listen`, by default a free port of this machine.
+
+    Raises UsageError, DecodeError.
+    """
+    if Identity.load(folder).role == "clinic":
+        return node_of_clinic(Clinic.open(folder), dealer, progress=progress)
+    chosen = listen or Address("127.0.0.1", 0)
+    return node_of_owner(
+        Owner.open(folder),
+        dealer,
+        chosen,
+        advertise=advertise,
+        exposure_cap=exposure_cap,
+        progress=progress,
+    )
