@@ -28,6 +28,7 @@ from api.entry_parts import Policy, Reference
 from api.joint_entries import (
     Clearance,
     CommittedRecords,
+    Disclosure,
     JointPrediction,
     JointProof,
     Network,
@@ -58,6 +59,7 @@ __all__ = [
     "Body",
     "Clearance",
     "CommittedRecords",
+    "Disclosure",
     "Entry",
     "ErrorBound",
     "JointPrediction",
@@ -303,6 +305,7 @@ Body = (
     | Network
     | CommittedRecords
     | JointPrediction
+    | Disclosure
     | Suspension
     | Clearance
 )
@@ -316,6 +319,7 @@ _BODIES: tuple[type[Body], ...] = (
     Network,
     CommittedRecords,
     JointPrediction,
+    Disclosure,
     Suspension,
     Clearance,
 )

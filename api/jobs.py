@@ -44,7 +44,7 @@ _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS starts (id TEXT PRIMARY KEY, count INTEGER NOT NULL) STRICT",
     """CREATE TABLE IF NOT EXISTS sessions (
         id TEXT PRIMARY KEY, owner INTEGER NOT NULL, size INTEGER NOT NULL, root BLOB NOT NULL, note BLOB NOT NULL,
-        offered INTEGER NOT NULL, result BLOB, sealed BLOB) STRICT""",
+        offered INTEGER NOT NULL, session BLOB UNIQUE, result BLOB, sealed BLOB) STRICT""",
 )
 _PENDING: Final = "state IN ('computing', 'queued', 'running')"
 _IF_COMPUTING: Final = "WHERE id = ? AND state = 'computing'"
@@ -139,7 +139,9 @@ class JobStore:
         """A new job of multi-party computation, under the ledger head (size, root, note). Raises as `add` does."""
         with self._database.transaction() as connection:
             job_id = _insert(connection, (clinic, records, model, nonce, "computing", 0, total), most_waiting)
-            connection.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?, 0, NULL, NULL)", (job_id, owner, *head))
+            connection.execute(
+                "INSERT INTO sessions VALUES (?, ?, ?, ?, ?, 0, NULL, NULL, NULL)", (job_id, owner, *head)
+            )
         return self.get(job_id)
 
     def find(self, clinic: int, nonce: str) -> Job | None:
@@ -221,14 +223,21 @@ class JobStore:
         with self._database.transaction() as connection:
             connection.execute("UPDATE sessions SET offered = 1 WHERE id = ?", (job_id,))
 
-    def deliver(self, job_id: str, result: bytes, sealed: bytes) -> bool:
-        """A computing job is queued, with what its nodes delivered; False, and nothing changed, for any other."""
+    def deliver(self, job_id: str, session: bytes, result: bytes, sealed: bytes) -> bool:
+        """A computing job is queued, with what its nodes delivered; False, and nothing changed, for any other.
+
+        Raises Conflict if this session was delivered for another job: two jobs would become the same entry.
+        """
         with self._database.transaction() as connection:
             changed = connection.execute(f"UPDATE jobs SET state = 'queued' {_IF_COMPUTING}", (job_id,))  # noqa: S608
-            if changed.rowcount:
-                query = "UPDATE sessions SET result = ?, sealed = ? WHERE id = ?"
-                connection.execute(query, (result, sealed, job_id))
-            return bool(changed.rowcount)
+            if not changed.rowcount:
+                return False
+            query = "UPDATE sessions SET session = ?, result = ?, sealed = ? WHERE id = ?"
+            try:
+                connection.execute(query, (session, result, sealed, job_id))
+            except sqlite3.IntegrityError:
+                raise Conflict("this session was delivered for another job") from None
+        return True
 
     def break_off(self, job_id: str, problem: Problem) -> bool:
         """A computing job has failed, for this reason; False, and nothing changed, for any other."""

@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from api.binding import Located
 from api.entries import CommittedRecords, JointPrediction, Network, NetworkLayer, Party, Reference
 from privacy import attestation
+from privacy.bundle import MAX_BLOB_BYTES
 from privacy.errors import UsageError, VerificationFailed
 from privacy.models.network_certificate import NetworkStatement, VerifiedNetwork, verify_network_certificate
 from privacy.models.network_quantise import QUANTISATION_RULE, CommittedLayer, LayerShape, verify_bounds
 from privacy.models.schema import Schema
-from privacy.mpc.joint_proof import JointStatement
+from privacy.mpc.circuit import Circuit
+from privacy.mpc.joint_proof import JointStatement, proof_size
 from privacy.mpc.params import PATIENTS_PER_PROOF, MpcParameters, mpc_parameters
 from privacy.mpc.records import RecordsStatement, verify_records
 from privacy.zk.group import ARKWORKS, Group
@@ -52,8 +54,8 @@ def network_statement(model: Network, schema: Schema) -> NetworkStatement:
     """What the network's certificate proves, from its entry and its schema.
 
     Raises:
-        VerificationFailed: `network.schema`, `network.scales`, `network.overflow`, `network.answer-bits`, or
-            `network.entry` for numbers that no network has.
+        VerificationFailed: `network.schema`, `network.scales`, `network.overflow`, `network.size`,
+            `network.answer-bits`, or `network.entry` for numbers that no network has.
     """
     params = mpc_parameters_of(model.parameter_set)
     if schema.digest() != model.schema:
@@ -84,7 +86,7 @@ def network_entry(statement: NetworkStatement, certificate: bytes, artefact: byt
     """The entry of a network with this statement: the inverse of `network_statement`.
 
     `certificate` is the digest of its certificate, `artefact` the blinded digest of the float artefact. Raises
-    VerificationFailed(`network.overflow`).
+    VerificationFailed(`network.overflow`, `network.size`).
     """
     return Network(
         name=statement.name,
@@ -107,8 +109,19 @@ def network_entry(statement: NetworkStatement, certificate: bytes, artefact: byt
 
 
 def _answer_bits(statement: NetworkStatement) -> int:
-    """bit_length(2 z_max). Layers that do not fit together or could overflow have no bound: they are refused first."""
+    """bit_length(2 z_max). Layers that do not fit together or could overflow have no bound: they are refused first.
+
+    So are networks whose proofs would not fit into bundles.
+    """
     verify_bounds(statement.schema, statement.shapes, statement.parameters.input_scale_bits)
+    circuit = Circuit.of(statement.schema, statement.shapes, statement.parameters.input_scale_bits)
+    size = proof_size(circuit, PATIENTS_PER_PROOF)
+    if size > MAX_BLOB_BYTES:
+        raise VerificationFailed(
+            "network.size",
+            f"a proof about {PATIENTS_PER_PROOF} patients would have {size} bytes, at most {MAX_BLOB_BYTES} fit: use "
+            "fewer neurons or, if a hidden layer needs 64 bits, smaller scales",
+        )
     return (2 * statement.bounds[-1]).bit_length()
 
 

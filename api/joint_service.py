@@ -154,6 +154,8 @@ class JointService:
                 (head.size, head.root, head.note),
                 self._settings.jobs_per_clinic,
             )
+        with self._lock:
+            self._since.setdefault(job.id, self._clock())
         self.nodes.wake()
         return job
 
@@ -294,7 +296,8 @@ class JointService:
         """The owner's node delivers what both made. The same again changes nothing.
 
         Raises:
-            NotFound, Conflict: there is no such job, it waits for nothing, or something else was delivered.
+            NotFound, Conflict: there is no such job, it waits for nothing, something else was delivered for it, or this
+                session for another.
             NotPermitted: `job.owner`.
             VerificationFailed: `prediction.coverage`, `entry.blob`, `prediction.proof-size`.
             StorageFull.
@@ -309,7 +312,7 @@ class JointService:
             context = JointContext.of(self._registry, job.records, job.model)
             check_delivered(context, delivered, self._blobs)
             self._blobs.check_room(len(encoded) + len(sealed))
-            if self._jobs.deliver(job_id, encoded, sealed):
+            if self._jobs.deliver(job_id, delivered.session, encoded, sealed):
                 self._wake()
                 self.nodes.wake()
                 return

@@ -21,6 +21,7 @@ from api.entries import (
     BodyT,
     Clearance,
     CommittedRecords,
+    Disclosure,
     JointPrediction,
     Key,
     Model,
@@ -55,6 +56,7 @@ AnyBody = TypeVar(
     Network,
     CommittedRecords,
     JointPrediction,
+    Disclosure,
     Suspension,
     Clearance,
 )
@@ -69,6 +71,7 @@ _ROLES: Final[dict[type[Body], str]] = {
     Network: "owner",
     Prediction: "server",
     JointPrediction: "server",
+    Disclosure: "clinic",
 }
 """Who writes what. A revocation is by whoever wrote its target, a suspension or clearance by one of its two parties."""
 
@@ -290,6 +293,8 @@ class Registry:
                 self._check_committed_records(body, author)
             case JointPrediction():
                 self._check_joint_prediction(body)
+            case Disclosure():
+                self._check_disclosure(body, author)
             case Suspension():
                 self._check_suspension(body, author)
             case Clearance():
@@ -385,6 +390,11 @@ class Registry:
             self.check_not_revoked(reference, size)
         if policy.models != "any" and model not in policy.models:
             raise VerificationFailed("policy.models", "the records are not for this model")
+
+    def _check_disclosure(self, disclosure: Disclosure, author: Logged[Party]) -> None:
+        prediction = self.resolve(disclosure.prediction, JointPrediction)
+        if self.resolve(prediction.body.records, CommittedRecords).author != author.reference:
+            raise VerificationFailed("disclosure.author", "answers are disclosed by the clinic of the records")
 
     def _check_suspension(self, suspension: Suspension, author: Logged[Party]) -> None:
         for reference, role in ((suspension.clinic, "clinic"), (suspension.owner, "owner")):

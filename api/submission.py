@@ -13,6 +13,7 @@ from api.entries import (
     Body,
     Clearance,
     CommittedRecords,
+    Disclosure,
     Key,
     Model,
     Network,
@@ -56,7 +57,7 @@ def check_behind(body: Body, blobs: BlobStore) -> None:
             verify_network_entry(body, schema, _blob(blobs, body.certificate, "certificate"))
         case CommittedRecords():
             _check_committed_records(body, blobs)
-        case Revocation() | Suspension() | Clearance():
+        case Revocation() | Disclosure() | Suspension() | Clearance():
             pass
         case _:
             raise NotPermitted("entry.kind", f"a {body.KIND} is not submitted")

@@ -11,7 +11,7 @@ from api.cli.common import Folder, Json, LogKey, ModelName, log_key_text, model_
 from api.client.clinic import Clinic, PredictionRequest, SubmittedRecords
 from api.client.joint_prediction import VerifiedJointPrediction
 from api.client.scores import Scores
-from api.entries import Policy
+from api.entries import Network, Policy
 from privacy.errors import UsageError
 
 app = typer.Typer(
@@ -82,10 +82,11 @@ def submit(
 @app.command()
 def predict(
     model: ModelName,
-    records: Annotated[int | None, typer.Option(help="Records entry; by default the newest.")] = None,
+    records: Annotated[int | None, typer.Option(help="Records entry; by default the newest for such models.")] = None,
     bundle: Annotated[Path | None, typer.Option(help="Where to write the bundle.")] = None,
     inputs: Annotated[bool, typer.Option(help="Put the encrypted inputs into the bundle, too.")] = False,
     scores: Annotated[Path | None, typer.Option(help="Write the answers to this CSV file (mode 0600).")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Give up waiting after so many seconds.")] = None,
     folder: Folder = DEFAULT,
     as_json: Json = False,
 ) -> None:
@@ -95,10 +96,11 @@ def predict(
     Example: sealproof clinic predict --model heart --scores scores.csv
     """
     clinic = Clinic.open(folder)
-    chosen = _records(clinic, records)
+    located = clinic.session.model(model_argument(model))
+    chosen = _records(clinic, records, committed=isinstance(located.body, Network))
     with progress() as report:
-        request = clinic.request(chosen, model_argument(model))
-        path = clinic.fetch(request, bundle, inputs=inputs, progress=report)
+        request = clinic.request(chosen, located)
+        path = clinic.fetch(request, bundle, inputs=inputs, progress=report, timeout=timeout)
         found = clinic.open_bundle(path, request, progress=report)
     _show(found, path, scores, as_json)
 
@@ -122,11 +124,13 @@ def open_bundle(
     _show(found, bundle, scores, as_json)
 
 
-def _records(clinic: Clinic, index: int | None) -> SubmittedRecords:
+def _records(clinic: Clinic, index: int | None, *, committed: bool) -> SubmittedRecords:
     mine = clinic.records()
-    if not mine:
-        raise UsageError("this clinic has submitted no records yet: sealproof clinic submit")
-    chosen = next((r for r in mine if r.index == index), None) if index is not None else mine[-1]
+    fitting = [records for records in mine if records.committed == committed]
+    if index is None and not fitting:
+        how = "committed for networks" if committed else "encrypted for linear models"
+        raise UsageError(f"this clinic has no records {how} yet: sealproof clinic submit")
+    chosen = next((r for r in mine if r.index == index), None) if index is not None else fitting[-1]
     if chosen is None:
         raise UsageError(f"entry {index} is no cohort of this clinic; it has {', '.join(str(r.index) for r in mine)}")
     return chosen

@@ -40,6 +40,7 @@ __all__ = [
     "log_key_text",
     "log_verifier",
     "model_argument",
+    "nonce_bytes",
     "one_line",
     "out",
     "print_json",
@@ -143,6 +144,17 @@ LogKey = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 ModelName = Annotated[str, typer.Option("--model", "-m", help="Model: its name, 'name version', or ledger index.")]
+
+
+def nonce_bytes(text: str) -> bytes:
+    """A recipient's nonce: 64 hex digits. Raises UsageError."""
+    try:
+        nonce = bytes.fromhex(text)
+    except ValueError as error:
+        raise UsageError(f"the nonce {text!r} is not hex") from error
+    if len(nonce) != 32:
+        raise UsageError(f"a nonce has 32 bytes (64 hex digits), got {len(nonce)}; make one: sealproof consumer nonce")
+    return nonce
 
 
 def model_argument(text: str) -> str | int:

@@ -19,7 +19,7 @@ from api.exposure import recount as count_exposure
 from api.registry import Registry
 from privacy.errors import MissingDependency, UsageError
 
-_BENCHMARKS = ("overhead", "latency")
+_BENCHMARKS = ("overhead", "latency", "mpc")
 _PARTS: tuple[tuple[str, str, str], ...] = (
     ("py_arkworks_bls12381", "verify bundles", "pip install sealproof"),
     ("tenseal", "clinic: encrypt and decrypt", "pip install 'sealproof[ckks]'"),

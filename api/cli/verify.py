@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,14 +15,16 @@ from api.cli.common import (
     LogKey,
     err,
     log_key_text,
+    nonce_bytes,
     one_line,
     out,
     print_json,
     progress,
 )
 from api.client.audit import verify_bundle
+from api.client.audit_disclosure import VerifiedDisclosure
 from api.client.joint_prediction import VerifiedJointPrediction
-from api.client.prediction import VerifiedPrediction
+from api.client.prediction import Check, VerifiedPrediction
 from api.client.session import log_errors
 from api.client.transport import Server
 from api.client.trust import TrustStore
@@ -39,13 +42,16 @@ def verify(
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Check certificates again, even if seen before.")
     ] = False,
+    nonce: Annotated[
+        str | None, typer.Option(help="Of a disclosure: the nonce that you gave to the clinic, 64 hex digits.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Verify bundles. Needs no key and no FHE library. Exit code 0: verified; 1: refused; 2: unreadable.
+    """Verify bundles and disclosures, without key or FHE library. Exit code 0: verified; 1: refused; 2: unreadable.
 
     Example: sealproof verify prediction.sealproof --log-key log.vkey
     """
-    text = log_key_text(log_key)
+    text, recipient = log_key_text(log_key), None if nonce is None else nonce_bytes(nonce)
     with log_errors():
         trusted = Verifier.parse(text) if text else TrustStore()
     reports = []
@@ -57,10 +63,11 @@ def verify(
                     trusted,
                     group=group_by_name(backend),
                     ledger=Server(server) if server else None,
+                    recipient_nonce=recipient,
                     progress=report,
                     cache=None if no_cache else VerifiedCache(),
                 )
-            reports.append(_verified(bundle, verified, pinned=text is not None))
+            reports.append(_report(bundle, verified, pinned=text is not None))
         except VerificationFailed as error:
             reports.append(_refused(bundle, "refused", error.check, error.detail))
         except (DecodeError, OSError) as error:
@@ -73,6 +80,33 @@ def verify(
     states = {result["result"] for result in reports}
     if states != {"verified"}:
         raise typer.Exit(EXIT_REFUSED if "refused" in states else EXIT_USAGE)
+
+
+def _report(
+    bundle: Path, found: VerifiedPrediction | VerifiedJointPrediction | VerifiedDisclosure, pinned: bool
+) -> dict[str, Any]:
+    if not isinstance(found, VerifiedDisclosure):
+        return _verified(bundle, found, pinned)
+    told, statement = _verified(bundle, found.prediction, pinned), found.statement
+    told["checks"] = _checks(found.checks)
+    told["disclosure"] = {
+        "says": found.sentence,
+        "record": found.disclosed.record_id,
+        "output": found.output_name,
+        "kind": statement.kind,
+        "value": str(statement.value),
+        "tolerance": statement.tolerance,
+        "scale_bits": statement.scale_bits,
+        "grid_bits": statement.grid_bits,
+        "recipient_nonce": statement.recipient_nonce.hex(),
+        "entry": found.entry.reference.index,
+        "issued_at": found.disclosed.issued_at,
+    }
+    return told
+
+
+def _checks(checks: Sequence[Check]) -> list[dict[str, Any]]:
+    return [{"name": c.name, "shows": c.sentence, "seconds": round(c.seconds, 4)} for c in checks]
 
 
 def _verified(bundle: Path, found: VerifiedPrediction | VerifiedJointPrediction, pinned: bool) -> dict[str, Any]:
@@ -98,7 +132,7 @@ def _verified(bundle: Path, found: VerifiedPrediction | VerifiedJointPrediction,
             "key": "given with --log-key" if pinned else "trusted on this machine",
         },
         "revoked_since": [reference.index for reference in found.revoked_since],
-        "checks": [{"name": c.name, "shows": c.sentence, "seconds": round(c.seconds, 4)} for c in found.checks],
+        "checks": _checks(found.checks),
     }
 
 
@@ -113,6 +147,8 @@ def _print(result: dict[str, Any]) -> None:
         return
     for check in result["checks"]:
         out.print(f"  {check['name']:<13} {check['seconds']:6.2f} s  {one_line(check['shows'])}", soft_wrap=True)
+    if "disclosure" in result:
+        out.print(f"DISCLOSED by {result['clinic']}: {one_line(result['disclosure']['says'])}", soft_wrap=True)
     model = result["model"]
     bounds = ", ".join(f"{o['name']} within {o['error_bound']:.2g}" for o in result["outputs"])
     how = " by multi-party computation; answers are exact" if result["scheme"] == "mpc" else ""

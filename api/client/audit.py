@@ -13,6 +13,7 @@ the others in `audit_ckks.py` for predictions on encrypted records and in `audit
  8 statements   what the proofs are about follows from the entries: inputs, positions, blur and error bound; commitments
  9 certificates of key or records and of the model, and every zero-weight statement
 10 proofs       every proof, over the very bytes that are handed out afterwards
+11 disclosure   if there is one (`audit_disclosure.py`): by the clinic, of one committed answer, for one recipient
 
 What is proved, and what is not: docs/spec/protocol.md, sections 0, 5, 7 and 9. Nothing is read from a proof or from the
 attestation that is not compared with the ledger or recomputed.
@@ -26,6 +27,7 @@ from pathlib import Path
 
 from api.client.audit_base import Evidence, Progress
 from api.client.audit_ckks import CkksAudit
+from api.client.audit_disclosure import DisclosureAudit, VerifiedDisclosure
 from api.client.audit_joint import JointAudit
 from api.client.history import LedgerAccess
 from api.client.joint_prediction import VerifiedJointPrediction
@@ -34,6 +36,7 @@ from api.client.trust import TrustStore
 from api.client.verified_cache import VerifiedCache
 from api.entries import JointPrediction
 from ledger.note import NoteVerifier
+from privacy.errors import VerificationFailed
 from privacy.zk.group import ARKWORKS, Group
 
 __all__ = ["Progress", "verify_bundle"]
@@ -46,15 +49,17 @@ def verify_bundle(
     group: Group = ARKWORKS,
     ledger: LedgerAccess | None = None,
     nonce: bytes | None = None,
+    recipient_nonce: bytes | None = None,
     progress: Progress | None = None,
     cache: VerifiedCache | None = None,
-) -> VerifiedPrediction | VerifiedJointPrediction:
-    """Verify everything that a bundle claims. The type of what comes back says which kind of prediction it is about.
+) -> VerifiedPrediction | VerifiedJointPrediction | VerifiedDisclosure:
+    """Verify everything that a bundle claims. The type of what comes back says what it is about.
 
     `log_key`: the keys of trusted logs; with a `TrustStore` the head is also compared with the last one seen, and kept.
     `ledger`: where to ask for inputs that the bundle leaves out, for revocations and for the present head; without it
     the bundle must carry its inputs, and revocation rests on the server's word at the head that it names. `nonce`: what
-    the client sent with its request, to be found in the attestation. `cache`: of certificates verified before.
+    the client sent with its request, to be found in the attestation; `recipient_nonce`: what the recipient of a
+    disclosure chose, to be found in it. `cache`: of certificates verified before.
 
     Raises:
         VerificationFailed: with the name of the check.
@@ -63,6 +68,12 @@ def verify_bundle(
     """
     with ExitStack() as stack:
         evidence = Evidence(stack, path, log_key, group, ledger, nonce, progress, cache)
-        if evidence.open() is JointPrediction:
+        if evidence.open() is not JointPrediction:
+            if evidence.disclosure is not None:
+                raise VerificationFailed("entry.disclosure", "answers under encryption have no disclosures yet")
+            return CkksAudit(evidence).run()
+        if evidence.disclosure is None:
             return JointAudit(evidence).run()
-        return CkksAudit(evidence).run()
+        disclosure = DisclosureAudit(evidence, evidence.disclosure, recipient_nonce)
+        audit = JointAudit(evidence)
+        return disclosure.run(audit.run(), audit.clinic)

@@ -25,6 +25,7 @@ from api.entries import (
     AnyEntry,
     Body,
     CommittedRecords,
+    Disclosure,
     JointPrediction,
     Key,
     Model,
@@ -89,6 +90,8 @@ class Evidence:
         self.progress = progress or (lambda step, done, total: None)
         self.cache = cache
         self.checks: list[Check] = []
+        self.also_blobs: set[bytes] = set()
+        """Blobs of a disclosure, which the steps of its prediction do not know."""
 
     def step(self, name: str, check: Callable[[], str]) -> None:
         """Take one step. Raises what it raises, and errors of the ledger package as those of this one."""
@@ -108,6 +111,10 @@ class Evidence:
         if len(found) != 1:
             raise VerificationFailed("entry.prediction", f"{len(found)} predictions in the bundle, expected one")
         self.prediction = found[0]
+        shown = [i for i, entry in self.entries.items() if isinstance(entry.body, Disclosure)]
+        if len(shown) > 1:
+            raise VerificationFailed("entry.disclosure", f"{len(shown)} disclosures in the bundle, at most one can be")
+        self.disclosure = shown[0] if shown else None
         return type(self.entries[self.prediction].body)
 
     # 1 bundle: the file is a bundle, and every blob in it has the digest it is named by.
@@ -256,7 +263,7 @@ class Audit(ABC, Generic[VerifiedT]):
 
     def _check_stray_entries(self) -> None:
         """No entry is there that is neither about the prediction nor an author's."""
-        stray = set(self._entry_bytes) - set(self._authors) - set(self._authors.values())
+        stray = set(self._entry_bytes) - set(self._authors) - set(self._authors.values()) - {self._evidence.disclosure}
         if stray:
             raise VerificationFailed("bundle.stray", f"entry {min(stray)} has nothing to do with this prediction")
 
@@ -334,7 +341,7 @@ class Audit(ABC, Generic[VerifiedT]):
 
     def _check_stray_blobs(self, *also: Iterator[bytes] | Sequence[bytes]) -> None:
         """No blob is there that no step uses; `also` are blobs that a later step reads."""
-        stray = set(self._reader.blob_digests()) - self._used_blobs.union(*also)
+        stray = set(self._reader.blob_digests()) - self._used_blobs.union(*also) - self._evidence.also_blobs
         if stray:
             raise VerificationFailed("bundle.stray", f"blob {min(stray).hex()} has nothing to do with this prediction")
 

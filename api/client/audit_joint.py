@@ -6,7 +6,7 @@ from api import joint_binding as binding
 from api.client.audit_base import Audit
 from api.client.joint_prediction import VerifiedJointPrediction
 from api.client.prediction import VERIFIED, rounded_up
-from api.entries import CommittedRecords, JointPrediction, Network, decode_point_list
+from api.entries import CommittedRecords, JointPrediction, Network, Reference, decode_point_list
 from privacy import attestation as att
 from privacy.errors import VerificationFailed
 from privacy.models.network_certificate import check_network
@@ -18,6 +18,11 @@ __all__ = ["JointAudit"]
 
 class JointAudit(Audit[VerifiedJointPrediction]):
     """One verification of a joint prediction."""
+
+    @property
+    def clinic(self) -> Reference:
+        """The party that wrote the records, once `run` has passed."""
+        return self._clinic.reference
 
     # 3 entries: every entry is signed by its author's registered key, in the right role and under the right name.
     def _check_entries(self) -> str:

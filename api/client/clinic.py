@@ -34,9 +34,11 @@ import numpy as np
 
 from api.client.audit import verify_bundle
 from api.client.committed_records import OPENINGS, CommittedPlan, RecordOpenings, submit_committed
+from api.client.disclosure import disclose
 from api.client.encrypted_records import EncryptedPlan, PackingChoice, submit_encrypted
 from api.client.handles import RecordHandles
 from api.client.joint_answers import open_joint_answers
+from api.client.joint_prediction import VerifiedJointPrediction
 from api.client.prediction import VerifiedPrediction
 from api.client.scores import Scores, decrypt, read_openings
 from api.client.session import LocatedModel, Session, load_reference
@@ -50,6 +52,7 @@ from privacy.ckks.keys import ClinicKeys, check_clinic_id
 from privacy.ckks.params import ParameterSet, parameter_set
 from privacy.errors import UsageError, VerificationFailed
 from privacy.models.schema import Cohort, Schema
+from privacy.mpc.disclosure import Kind
 from privacy.mpc.records import CommittedRecord
 from privacy.private_files import private_folder, read_private, write_private
 from privacy.zk.group import ARKWORKS
@@ -61,6 +64,7 @@ Progress = Callable[[str, int, int], None]
 _MAX_SMALL: Final = 1 << 16
 _MAX_CERTIFICATE: Final = 1 << 24
 _POLL_SECONDS: Final = (0.05, 2.0)
+_POLL_GROWTH: Final = 1.2  # who waits for an answer of a second waits a fifth of it too long at most
 _MPC_PARAMETERS: Final = "mpc-64"
 _STAGES: Final = {"queued": "predict", "running": "predict", "computing": "compute with the owner's node"}
 
@@ -423,7 +427,7 @@ class Clinic:
                     f"the prediction is {state.state} after {timeout:.0f} s{nodes}; ask for job {state.id}"
                 )
             time.sleep(pause)
-            pause = min(2 * pause, _POLL_SECONDS[1])
+            pause = min(_POLL_GROWTH * pause, _POLL_SECONDS[1])
         report("predict", 1, 1)
         if path is None:
             path = private_folder(self._session.folder / "bundles") / f"prediction-{state.prediction}.sealproof"
@@ -455,6 +459,10 @@ class Clinic:
             progress=progress,
             cache=self._cache,
         )
+        if not isinstance(verified, VerifiedPrediction | VerifiedJointPrediction):
+            raise UsageError(
+                f"{path} is no prediction, so there is nothing to open: sealproof verify says what it shows"
+            )
         if isinstance(verified, VerifiedPrediction) and verified.key.reference != self.key:
             raise VerificationFailed("clinic.key", f"the prediction is under key entry {verified.key.reference.index}")
         own = {records.reference: records for records in self.records()}
@@ -471,6 +479,38 @@ class Clinic:
             return decrypt(verified, self._keys, ids)
         job = None if request is None else request.job
         return read_openings(verified, open_joint_answers(self._session.folder, server, verified, job), ids)
+
+    def disclose(
+        self,
+        bundle: Path | str,
+        record_id: str,
+        *,
+        kind: Kind,
+        nonce: bytes,
+        path: Path | str,
+        output: str | int = 0,
+        threshold: float | None = None,
+        tolerance: float | None = None,
+    ) -> Path:
+        """Show one answer of a joint prediction, and nothing else, to the recipient who chose `nonce` (32 bytes).
+
+        `kind`: `open` (all of the number), `exact` (to within `tolerance`, one step of the model's grid by default) or
+        `threshold` (that it is at least `threshold`: a probability for a logit, else a raw answer). It is logged, and
+        what is written to `path` is for the recipient. Raises as `api.client.disclosure.disclose`.
+        """
+        folders = {records.reference: records.folder for records in self.records()}
+        return disclose(
+            self._session,
+            folders,
+            Path(bundle),
+            record_id,
+            kind=kind,
+            nonce=nonce,
+            path=Path(path),
+            output=output,
+            threshold=threshold,
+            tolerance=tolerance,
+        )
 
 
 def _read(source: Path | str | Cohort, schema: Schema, id_column: str | None) -> Cohort:

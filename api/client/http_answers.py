@@ -6,7 +6,7 @@ Nothing here is believed for being well-formed; whoever uses an answer checks it
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 _JobId = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
-_MAX_NOTE: int = 1 << 16
+_MAX_NOTE: Final = 1 << 16
 
 
 class _Answer:

@@ -31,6 +31,7 @@ from privacy.models.network_certificate import (
     NetworkStatement,
     RowOpening,
     certify_network,
+    check_network,
     commit_network,
     encode_network_opening,
     load_network_opening,
@@ -43,7 +44,7 @@ from privacy.models.network_quantise import CommittedLayer, QuantisedNetwork, ne
 from privacy.mpc.joint_prover import Row
 from privacy.mpc.params import MpcParameters, mpc_parameters
 from privacy.private_files import read_private
-from privacy.zk.group import ARKWORKS
+from privacy.zk.group import ARKWORKS, POINT_BYTES
 from privacy.zk.pedersen import commit_all
 
 __all__ = ["audit_network", "audit_network_opening", "network_policy", "network_rows", "publish_network"]
@@ -77,17 +78,14 @@ def publish_network(
         weight_range_bits=weight_range_bits,
         bias_range_bits=bias_range_bits,
     )
-    path = keep_model(folder, "mpc", model, version)
-    opening = _opening(path, quantised, version)
+    _check_shape(session, quantised, chosen, version, card)
+    opening = _opening(keep_model(folder, "mpc", model, version), quantised, version)
     statement = _statement(quantised, chosen, version, opening)
     try:
         open_network(statement, network_of(model), opening.layers)
     except VerificationFailed as error:
         raise _other_settings(model.name, version) from error
-    if network_certificate_size(statement) > MAX_BLOB_BYTES:
-        raise UsageError(f"the certificate of this network would exceed {MAX_BLOB_BYTES} bytes: use fewer neurons")
     artefact = artefact_commitment(any_model_digest(model), kept(folder / "salt", new_salt))
-    session.identity.sign(network_entry(statement, bytes(32), artefact, card))  # too large an entry is refused here
     report("publish", 1, _STEPS)
     certificate = _certificate(folder / "certificate", statement, opening)
     report("publish", 2, _STEPS)
@@ -145,6 +143,23 @@ def _folder(session: Session, body: NetworkEntry) -> Path:
     if not opening_path(folder, "mpc").exists():
         raise UsageError(f"this folder does not hold the opening of the network {body.name!r} {body.version!r}")
     return folder
+
+
+def _check_shape(
+    session: Session, quantised: QuantisedNetwork, params: MpcParameters, version: str, card: Mapping[str, str]
+) -> None:
+    """Refuse a network that could not be logged while nothing of it is kept yet, so that other settings may follow."""
+    blank = [CommittedLayer(shape, (bytes(POINT_BYTES),) * shape.outputs) for shape in quantised.shapes]
+    statement = network_statement(quantised, params, version, blank)
+    try:
+        check_network(statement)
+        session.identity.sign(network_entry(statement, bytes(32), bytes(32), card))
+    except VerificationFailed as error:
+        raise UsageError(f"the network {quantised.name!r} cannot be published so: {error.detail}") from error
+    if network_certificate_size(statement) > MAX_BLOB_BYTES:
+        raise UsageError(
+            f"the certificate of {quantised.name!r} would exceed {MAX_BLOB_BYTES} bytes: use fewer neurons"
+        )
 
 
 def _opening(path: Path, quantised: QuantisedNetwork, version: str) -> NetworkOpening:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Self, overload
+from typing import Final, Literal, Self, TypedDict, Unpack, overload
 
 import httpx
 
@@ -53,6 +53,31 @@ __all__ = ["Audited", "OutputPolicy", "Owner"]
 
 Progress = Callable[[str, int, int], None]
 _STEPS: Final = 5
+
+
+class _Options(TypedDict, total=False):
+    """Keywords of `Owner.publish` for both schemes."""
+
+    card: Mapping[str, str] | None
+    params: str | None
+    grid_bits: int
+    progress: Progress | None
+
+
+class _ModelOptions(_Options, total=False):
+    weight_bits: int | Sequence[int] | None
+    bias_bits: int | Sequence[int] | None
+    zero_weights: Sequence[tuple[int, int]]
+
+
+class _NetworkOptions(_Options, total=False):
+    weight_scale_bits: PerLayer
+    weight_range_bits: PerLayer
+    bias_range_bits: PerLayer
+
+
+class _AllOptions(_ModelOptions, _NetworkOptions, total=False):
+    pass
 
 
 class Owner:
@@ -103,14 +128,18 @@ class Owner:
         *,
         version: str,
         scheme: Literal["ckks"] | None = None,
-        card: Mapping[str, str] | None = None,
-        params: str | None = None,
-        grid_bits: int = 6,
-        weight_bits: int | Sequence[int] | None = None,
-        bias_bits: int | Sequence[int] | None = None,
-        zero_weights: Sequence[tuple[int, int]] = (),
-        progress: Progress | None = None,
+        **options: Unpack[_ModelOptions],
     ) -> Located[Model]: ...
+
+    @overload
+    def publish(
+        self,
+        model: FloatNetwork,
+        *,
+        version: str,
+        scheme: Literal["mpc"] | None = None,
+        **options: Unpack[_NetworkOptions],
+    ) -> Located[Network]: ...
 
     @overload
     def publish(
@@ -119,13 +148,7 @@ class Owner:
         *,
         version: str,
         scheme: Literal["mpc"],
-        card: Mapping[str, str] | None = None,
-        params: str | None = None,
-        grid_bits: int = 6,
-        weight_scale_bits: PerLayer = None,
-        weight_range_bits: PerLayer = None,
-        bias_range_bits: PerLayer = None,
-        progress: Progress | None = None,
+        **options: Unpack[_NetworkOptions],
     ) -> Located[Network]: ...
 
     @overload
@@ -135,16 +158,7 @@ class Owner:
         *,
         version: str,
         scheme: Scheme | None = None,
-        card: Mapping[str, str] | None = None,
-        params: str | None = None,
-        grid_bits: int = 6,
-        weight_bits: int | Sequence[int] | None = None,
-        bias_bits: int | Sequence[int] | None = None,
-        zero_weights: Sequence[tuple[int, int]] = (),
-        weight_scale_bits: PerLayer = None,
-        weight_range_bits: PerLayer = None,
-        bias_range_bits: PerLayer = None,
-        progress: Progress | None = None,
+        **options: Unpack[_AllOptions],
     ) -> LocatedModel: ...
 
     def publish(

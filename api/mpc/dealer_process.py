@@ -278,9 +278,9 @@ class DealerServer:
         finally:
             with self._changed:
                 self._sessions -= 1
-            for channel in channels.values():
-                self._forget(channel)
             _LOGGER.info("%s: %d plans, %d bytes dealt, %s", place, totals.plans, totals.dealt, outcome)
+            for channel in channels.values():  # last: `close` waits for the threads of channels that are known
+                self._forget(channel)
 
     def _deal_once(self, channels: dict[Role, LinkChannel], totals: _Totals) -> bool:
         """Take one plan from both and deal it; False if both have ended the session."""

@@ -1,18 +1,8 @@
 """Links between nodes: TLS 1.3 with a pinned Ed25519 key on both sides, and no authority in between.
 
-A node proves its long-term key, the one that the ledger knows its party by, with a self-signed certificate made in
-memory. A TLS server must know which certificate to ask a client for before the handshake, so both sides first send
-theirs in the clear,
-
-    preamble   "sealproof/link/v1\\n" || u16le length || certificate (DER)
-
-then shake hands with that certificate as their only trust anchor, and then compare the key that TLS authenticated with
-the key they expect. Whoever exchanges a preamble on the way can only make himself the peer that TLS authenticates, and
-that comparison refuses him. Signatures of TLS 1.3 begin with 64 blanks and those under certificates with a DER tag, so
-neither can be taken for a signed request or entry under the same key.
-
-A client then says `link/ready`, and the server answers it once some `Listener.accept` wanted this key: `connect`
-returns only when both sides are satisfied. There are no session tickets: every connection proves both keys afresh.
+Both sides prove their long-term key in the handshake (`api.mpc.handshake`); here the key that was proved is compared
+with the one that is expected. A client then says `link/ready`, and the server answers it once some `Listener.accept`
+wanted this key: `connect` returns only when both sides are satisfied.
 
 A channel belongs to one thread at a time; only `interrupt` may come from another. While a write waits for the peer to
 take bytes, what the peer sends is read ahead up to a bound, so that two sides that both write before they read do not
@@ -23,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import re
 import select
 import socket
@@ -31,22 +20,16 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, NoReturn
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from api.mpc.handshake import secured
 from privacy.errors import SessionBroken, UsageError
 from privacy.mpc.channel import StreamChannel
 
 __all__ = ["Address", "LinkChannel", "Listener", "connect", "parse_address"]
 
-_MAGIC: Final = b"sealproof/link/v1\n"
-_MAX_CERTIFICATE: Final = 1024
 _READY: Final = "link/ready"
 _KEY_BYTES: Final = 32
 _HANDSHAKE_SECONDS: Final = 5.0
@@ -144,7 +127,7 @@ class LinkChannel(StreamChannel):
             socket.socket.shutdown(self._connection, socket.SHUT_WR)
             # A socket that is closed with bytes unread resets the connection, and the reason of an abort may be lost.
             deadline = time.monotonic() + linger
-            while self._aborted and self._wait(select.POLLIN, deadline):
+            while self._aborted and time.monotonic() < deadline and self._wait(select.POLLIN, deadline):
                 if not socket.socket.recv(self._connection, _CHUNK_BYTES):
                     break
         self._connection.close()
@@ -290,7 +273,7 @@ def connect(
     except (OSError, UnicodeError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error) or "no answer in time"
         raise SessionBroken("mpc.unreachable", f"{address}: {reason}") from error
-    tls, found = _secured(plain, private_key, deadline, f"{address}", server=False)
+    tls, found = secured(plain, private_key, deadline, f"{address}", server=False)
     channel = LinkChannel(tls, found, max(0.01, deadline - time.monotonic()))
     try:
         if found != peer_key:
@@ -491,7 +474,7 @@ class Listener:
 
     def _welcome(self, guest: _Guest) -> LinkChannel:
         deadline = time.monotonic() + _HANDSHAKE_SECONDS
-        tls, key = _secured(guest.connection, self._private_key, deadline, "a client", server=True)
+        tls, key = secured(guest.connection, self._private_key, deadline, "a client", server=True)
         channel = LinkChannel(tls, key, max(0.01, deadline - time.monotonic()), self._read_ahead)
         try:
             channel.receive(_READY, 0)
@@ -499,120 +482,6 @@ class Listener:
             channel.close()
             raise
         return channel
-
-
-# -- the handshake ----------------------------------------------------------------------------------------------------
-
-
-def _secured(
-    plain: socket.socket, private_key: Ed25519PrivateKey, deadline: float, who: str, *, server: bool
-) -> tuple[ssl.SSLSocket, bytes]:
-    """`plain`, which is used up, as TLS, and the key that the other side has proved. Raises SessionBroken."""
-    secured: socket.socket = plain
-    try:
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        certificate = _certificate(private_key)
-        _patience(plain, deadline)
-        plain.sendall(_MAGIC + len(certificate).to_bytes(2, "little") + certificate)
-        theirs = _read_preamble(plain, deadline, who)
-        context = _context(private_key, certificate, theirs, server=server)
-        _patience(plain, deadline)
-        tls = context.wrap_socket(plain, server_side=server, do_handshake_on_connect=False)
-        secured = tls
-        tls.do_handshake()
-        proved = tls.getpeercert(binary_form=True)
-        if proved != theirs:
-            raise SessionBroken("mpc.handshake", f"{who} proved another certificate than it announced")
-        return tls, _key_of(proved, who)
-    except TimeoutError:
-        secured.close()
-        raise SessionBroken("mpc.stalled", f"{who} did not finish its handshake in time") from None
-    except (ssl.SSLError, ValueError) as error:
-        secured.close()
-        reason = getattr(error, "reason", None) or str(error)
-        raise SessionBroken("mpc.handshake", f"no TLS connection with {who}: {reason}") from error
-    except OSError as error:
-        secured.close()
-        raise SessionBroken("mpc.gone", f"{who} broke off its handshake: {error.strerror or error}") from error
-    except BaseException:
-        secured.close()
-        raise
-
-
-def _read_preamble(plain: socket.socket, deadline: float, who: str) -> bytes:
-    if _read_plain(plain, len(_MAGIC), deadline) != _MAGIC:
-        raise SessionBroken("mpc.handshake", f"{who} does not speak {_MAGIC.decode().strip()}")
-    size = int.from_bytes(_read_plain(plain, 2, deadline), "little")
-    if not 1 <= size <= _MAX_CERTIFICATE:
-        raise SessionBroken("mpc.handshake", f"{who} announced a certificate of {size} bytes")
-    return _read_plain(plain, size, deadline)
-
-
-def _read_plain(plain: socket.socket, size: int, deadline: float) -> bytes:
-    """Exactly `size` bytes: what comes after them belongs to TLS. Raises OSError."""
-    data = b""
-    while len(data) < size:
-        _patience(plain, deadline)
-        part = plain.recv(size - len(data))
-        if not part:
-            raise ConnectionResetError("the connection was closed")
-        data += part
-    return data
-
-
-def _patience(plain: socket.socket, deadline: float) -> None:
-    remaining = deadline - time.monotonic()
-    if remaining <= 0:
-        raise TimeoutError
-    plain.settimeout(remaining)
-
-
-def _context(private_key: Ed25519PrivateKey, certificate: bytes, anchor: bytes, *, server: bool) -> ssl.SSLContext:
-    """TLS 1.3 under our key, with a peer that must have the certificate `anchor`. Raises SSLError, ValueError."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname = False  # there are no names: the key is what is compared
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.load_verify_locations(cadata=anchor)
-    if server:
-        context.num_tickets = 0
-    pem = ssl.DER_cert_to_PEM_cert(certificate).encode("ascii") + private_key.private_bytes(
-        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
-    )
-    # The ssl module reads keys from files only; this one is memory without a name, closed before we return.
-    descriptor = os.memfd_create("sealproof-link")
-    try:
-        with os.fdopen(descriptor, "wb", closefd=False) as file:
-            file.write(pem)
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
-    finally:
-        os.close(descriptor)
-    return context
-
-
-def _certificate(private_key: Ed25519PrivateKey) -> bytes:
-    """The self-signed certificate of a key, DER. The same bytes every time."""
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "sealproof node")])
-    builder = x509.CertificateBuilder(
-        issuer_name=name,
-        subject_name=name,
-        public_key=private_key.public_key(),
-        serial_number=1,
-        not_valid_before=datetime(2020, 1, 1, tzinfo=UTC),
-        not_valid_after=datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC),
-    ).add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-    return builder.sign(private_key, None).public_bytes(Encoding.DER)
-
-
-def _key_of(certificate: bytes, who: str) -> bytes:
-    try:
-        key = x509.load_der_x509_certificate(certificate).public_key()
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise SessionBroken("mpc.handshake", f"the certificate of {who} cannot be read") from error
-    if not isinstance(key, Ed25519PublicKey):
-        raise SessionBroken("mpc.handshake", f"the key of {who} is not an Ed25519 key")
-    return key.public_bytes_raw()
 
 
 def _shut(connection: socket.socket) -> None:
