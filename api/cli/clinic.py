@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from api.cli.common import Folder, Json, LogKey, ModelName, log_key_text, model_argument, out, print_json, progress
+from api.cli.common import (
+    Folder,
+    Json,
+    LogKey,
+    ModelName,
+    log_key_text,
+    model_argument,
+    nonce_bytes,
+    out,
+    print_json,
+    progress,
+)
 from api.client.clinic import Clinic, PredictionRequest, SubmittedRecords
 from api.client.joint_prediction import VerifiedJointPrediction
 from api.client.scores import Scores
@@ -122,6 +133,50 @@ def open_bundle(
         request = None if offline else _request_of(clinic, bundle)
         found = clinic.open_bundle(bundle, request, offline=offline, progress=report)
     _show(found, bundle, scores, as_json)
+
+
+@app.command()
+def disclose(
+    bundle: Annotated[Path, typer.Argument(help="A bundle of a prediction by two-party computation.")],
+    record: Annotated[str, typer.Option(help="Record id of the patient whose answer is shown.")],
+    nonce: Annotated[str, typer.Option(help="The recipient's nonce, 64 hex digits (sealproof consumer nonce).")],
+    save: Annotated[Path, typer.Option(help="Where to write the disclosure, for the recipient alone.")],
+    kind: Annotated[str, typer.Option(help="threshold, exact or open.")] = "threshold",
+    at_least: Annotated[
+        float | None, typer.Option(help="Of a threshold: a probability for a logit, else a raw answer.")
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Of exact: a multiple of the model's grid, one step by default.")
+    ] = None,
+    output: Annotated[str | None, typer.Option(help="Output of the model; by default its first.")] = None,
+    folder: Folder = DEFAULT,
+    as_json: Json = False,
+) -> None:
+    """Show one answer of one patient to one recipient, provably, and nothing else.
+
+    `threshold` proves that the answer is at least something, `exact` what it is to within a tolerance, `open` tells all
+    of it. It is logged; the ledger says neither whose answer it is nor what was shown. One statement of a kind is made
+    about an answer, and no second, different one.
+
+    Example: sealproof clinic disclose heart.sealproof --record p7 --at-least 0.7 --nonce 9f3c... --save p7.sealproof
+    """
+    if kind not in ("threshold", "exact", "open"):
+        raise UsageError(f"--kind is threshold, exact or open, not {kind!r}")
+    clinic = Clinic.open(folder)
+    path = clinic.disclose(
+        bundle,
+        record,
+        kind=kind,  # type: ignore[arg-type]  # checked above
+        nonce=nonce_bytes(nonce),
+        path=save,
+        output=output if output is not None else 0,
+        threshold=at_least,
+        tolerance=tolerance,
+    )
+    if as_json:
+        print_json({"disclosure": str(path), "kind": kind})
+    else:
+        out.print(f"disclosed and logged; give {path} to the recipient, who checks it with sealproof verify --nonce")
 
 
 def _records(clinic: Clinic, index: int | None, *, committed: bool) -> SubmittedRecords:
