@@ -115,7 +115,7 @@ def check_joint_size(context: JointContext, blobs: BlobStore, max_blob_bytes: in
     records, outputs = context.records.body, len(context.model.body.outputs)
     most = (MAX_SEALED_BYTES - _BOX_BYTES) // (outputs * _SHARE_BYTES)
     if records.count > most:
-        raise UsageError(f"{records.count} patients are too many for one joint prediction: divide the cohort, {most}")
+        raise UsageError(f"{records.count} patients are too many for one joint prediction: at most {most}")
     blank = tuple(
         JointProof(batch.start, len(batch), bytes(32), 1 << 32, bytes(32))
         for batch in (batch_of(records, number) for number in range(len(records.certificates)))

@@ -8,9 +8,10 @@ section 7).
                 logs and attests as for any other prediction
     break off   a node reports a failure, a deadline passes, or a revocation or suspension came in between
 
-A pair runs one session at a time, oldest job first: several that fail together would tell several bits, and the clock
-of a job that waits for its turn stands still. Only requests, deliveries and failures are stored; which nodes are there
-is known from their polls, so that a server that starts again finds its jobs as they were and counts their time anew.
+A node takes part in one session at a time, oldest job first: several of a pair that fail together would tell several
+bits. The clock of a job that waits for its turn stands still. Only requests, deliveries and failures are stored; which
+nodes are there is known from their polls, so that a server that starts again finds its jobs as they were and counts
+their time anew.
 """
 
 from __future__ import annotations
@@ -59,6 +60,9 @@ __all__ = ["JointService", "Offer"]
 _LOOK_SECONDS: Final = 0.5
 """How often deadlines are looked at; a deadline is kept that exactly."""
 
+_REPORT_SECONDS: Final = 5.0
+"""How long the nodes of a session that suspended its parties may take to report why, before the job fails without."""
+
 _LOGGER: Final = logging.getLogger("sealproof.mpc")
 
 
@@ -103,6 +107,8 @@ class JointService:
         self._lock = threading.Lock()
         self._since: dict[str, float] = {}
         """By job: since when it waits for its nodes, or for what they deliver."""
+        self._suspended: dict[str, float] = {}
+        """By job: since when its parties are suspended."""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="sealproof-sessions", daemon=True)
 
@@ -215,28 +221,43 @@ class JointService:
             now = self._clock()
             computing = self._jobs.computing()
             self._since = {job.id: self._since.get(job.id, now) for job, _ in computing}
-            running: dict[tuple[int, int], tuple[Job, Session]] = {}
-            news = False
-            for job, session in computing:
-                pair = (job.clinic, session.owner)
+            self._suspended = {job.id: t for job, _ in computing if (t := self._suspended.get(job.id)) is not None}
+            running, busy, news = [], set[int](), False
+            for job, session in sorted(computing, key=lambda found: not found[1].offered):
                 try:
-                    self.check(job)
-                    if pair in running:
-                        self._since[job.id] = now  # it waits for its turn
-                    elif session.offered:
+                    if not self._may_go_on(job, session, now):
+                        continue
+                    if session.offered:
                         self._check_session_time(job, session, now)
-                        running[pair] = (job, session)
+                    elif busy & {job.clinic, session.owner}:
+                        self._since[job.id] = now  # it waits for its turn
+                        continue
                     elif self._are_ready(job, session, now):
                         self._jobs.offer(job.id)
                         self._since[job.id] = now
-                        running[pair] = (job, session)
                         news = True
+                    else:
+                        continue
                 except (ApiError, PrivacyError) as error:
                     self._break_off(job, error)
                     news = True
+                else:
+                    running.append((job, session))
+                    busy |= {job.clinic, session.owner}
         if news:
             self.nodes.wake()
-        return list(running.values())
+        return running
+
+    def _may_go_on(self, job: Job, session: Session, now: float) -> bool:
+        """Whether nothing came in between. Raises as `check`, for a suspended session once its report is overdue."""
+        try:
+            self.check(job)
+        except PredictionRefused as error:
+            since = self._suspended.setdefault(job.id, now)
+            if not session.offered or error.check != "mpc.suspended" or now - since > _REPORT_SECONDS:
+                raise
+            return False
+        return True
 
     def _are_ready(self, job: Job, session: Session, now: float) -> bool:
         """Whether both nodes are there. Raises NodesNotReady: `mpc.node` after their time, `mpc.dealer`."""
@@ -328,7 +349,8 @@ class JointService:
         job, session = self._joint(job_id)
         if party.reference.index not in (job.clinic, session.owner):
             raise NotPermitted("job.party", f"{party.body.name!r} takes no part in this job")
-        if self._break_off(job, SessionBroken(check, f"the node of {_side(party)} reports: {message}")):
+        said = message.removeprefix(f"{check}: ")
+        if self._break_off(job, SessionBroken(check, f"the node of {_side(party)} reports: {said}")):
             self.nodes.wake()
         return self._jobs.get(job_id)
 

@@ -7,9 +7,8 @@ honest bundle. Used by `sealproof demo` and by the tests of it; nothing else in 
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,29 +16,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from api.binding import parameters_of, predicate
 from api.blobs import BlobStore
-from api.consistency import ConsistencyProof
+from api.demo.forging import BundleForger, Forgery
 from api.entries import Prediction, Records, Reference, decode_entry, sign_entry
 from api.prediction import Context, plan_proofs, predict
 from api.registry import Registry
 from ledger import Log, Signer
 from privacy import attestation
-from privacy.bundle import BundleReader, BundleWriter
 from privacy.ckks.canonical import ResultCiphertext, decode_result, encode_result
 from privacy.models.statements import ModelOpening
 
 __all__ = ["Forger", "Forgery"]
 
 
-@dataclass(frozen=True)
-class Forgery:
-    """A forged bundle: who could have made it, what was changed, and the file."""
-
-    attacker: str
-    what: str
-    path: Path
-
-
-class Forger:
+class Forger(BundleForger):
     """Makes forged versions of one honest bundle (with its inputs) in `folder`."""
 
     def __init__(
@@ -54,23 +43,13 @@ class Forger:
         clinic_key: Ed25519PrivateKey,
         opening: ModelOpening,
     ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
-        self._honest = honest
-        self._entries = list(entries)
-        self._signer, self._server_key = log_signer, server_key
-        self._owner_key, self._clinic_key = owner_key, clinic_key
+        super().__init__(honest, entries, folder, log_signer)
+        self._server_key, self._owner_key, self._clinic_key = server_key, owner_key, clinic_key
         self._opening = opening
-        with BundleReader(honest) as reader:
-            self._members = set(reader.entry_indices())
-            self._blobs = [reader.blob(digest) for digest in reader.blob_digests()]
-        self._index = next(i for i in self._members if isinstance(decode_entry(self._entries[i]).body, Prediction))
         entry = decode_entry(self._entries[self._index])
         if not isinstance(entry.body, Prediction) or entry.author is None:
             raise TypeError("the bundle has no prediction")  # unreachable: chosen for it above
         self._prediction, self._server = entry.body, entry.author
-        said = attestation.decode_statement(attestation.decode_envelope(_attestation(honest)).payload_bytes())
-        self._nonce, self._issued_at = said.request_nonce, said.issued_at
 
     def all(self) -> list[Forgery]:
         """Every forgery, in the order in which the demonstration tells them."""
@@ -164,10 +143,12 @@ class Forger:
 
     def other_signer(self) -> Path:
         """The attestation under another registered key."""
-        payload = attestation.decode_envelope(_attestation(self._honest)).payload_bytes()
+        payload = attestation.decode_envelope(self._envelope).payload_bytes()
         envelope = attestation.sign_payload(payload, attestation.PAYLOAD_TYPE, self._owner_key)
         with self._open_log("other-signer") as log:
-            return self._write("other-signer", log, self._index, self._prediction, envelope, self._blobs, self._members)
+            return self._write(
+                "other-signer", log, self._prediction.checkpoint_size, envelope, self._blobs, self._members
+            )
 
     def flipped_byte(self) -> Path:
         """One byte in the middle of the file."""
@@ -198,10 +179,8 @@ class Forger:
             return self._log_and_write(name, log, body, blobs=[*kept, *made])
 
     def _publish(self, name: str, body: Prediction, replaced: dict[bytes, bytes] | None = None) -> Path:
-        replaced = replaced or {}
-        blobs = [replaced.get(sha256(blob).digest(), blob) for blob in self._blobs]
         with self._open_log(name) as log:
-            return self._log_and_write(name, log, body, blobs=blobs)
+            return self._log_and_write(name, log, body, blobs=self._replaced(*(replaced or {}).items()))
 
     def _log_and_write(
         self,
@@ -217,46 +196,13 @@ class Forger:
         said = predicate(log.entry, index, body, self._records(), issued_at=self._issued_at, request_nonce=self._nonce)
         envelope = attestation.sign_statement(said, self._server_key)
         members = {*(members or self._members) - {self._index}, index}
-        return self._write(name, log, index, body, envelope, blobs or self._blobs, members)
-
-    def _write(
-        self,
-        name: str,
-        log: Log,
-        index: int,
-        body: Prediction,
-        envelope: bytes,
-        blobs: list[bytes],
-        members: set[int],
-    ) -> Path:
-        path = self._folder / f"{name}.sealproof"
-        with BundleWriter(path) as bundle:
-            bundle.set_attestation(envelope)
-            for number in members | {index}:
-                bundle.add_entry(number, log.entry(number), log.tlog_proof(number))
-            old = body.checkpoint_size
-            bundle.set_consistency_proof(
-                ConsistencyProof(old, log.size, tuple(log.consistency_proof(old, log.size))).format()
-            )
-            for blob in blobs:
-                bundle.add_blob(blob)
-        return path
-
-    def _open_log(self, name: str, entries: list[bytes] | None = None, signer: Signer | None = None) -> Log:
-        """A ledger of its own for each forgery, with the real entries and, usually, the real ledger's key."""
-        path = self._folder / f"{name}-{secrets.token_hex(4)}.sqlite"
-        log = Log.create(path, signer or self._signer)
-        log.append_many(self._entries if entries is None else entries)
-        return log
+        return self._write(name, log, body.checkpoint_size, envelope, blobs or self._blobs, members)
 
     def _records(self) -> Records:
         body = decode_entry(self._entries[self._prediction.records.index]).body
         if not isinstance(body, Records):
             raise TypeError("the prediction's records are no records entry")  # unreachable in an honest bundle
         return body
-
-    def _blob(self, digest: bytes) -> bytes:
-        return next(blob for blob in self._blobs if sha256(blob).digest() == digest)
 
 
 class _Misread(BlobStore):
@@ -271,8 +217,3 @@ class _Misread(BlobStore):
         if digest != self._listed:
             return data
         return b"".join(self._see(tuple(data[i : i + 32] for i in range(0, len(data), 32))))
-
-
-def _attestation(bundle: Path) -> bytes:
-    with BundleReader(bundle) as reader:
-        return reader.attestation()

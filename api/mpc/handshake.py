@@ -141,7 +141,7 @@ def certificate_of(private_key: Ed25519PrivateKey) -> bytes:
 
 def _key_of(certificate: bytes, who: str) -> bytes:
     try:
-        key = x509.load_der_x509certificate_of(certificate).public_key()
+        key = x509.load_der_x509_certificate(certificate).public_key()
     except (ValueError, UnsupportedAlgorithm) as error:
         raise SessionBroken("mpc.handshake", f"the certificate of {who} cannot be read") from error
     if not isinstance(key, Ed25519PublicKey):

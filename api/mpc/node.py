@@ -233,12 +233,12 @@ class _Keeper:
             yield
         except BaseException as error:
             reason = _one_line(str(error)) or type(error).__name__
-            if self._marked is not None:
-                self._node.suspensions.fail(self._marked, reason)
-                self.suspended = self._marked
             self._channel.abort(reason)
             if self._dealer is not None:
                 self._dealer.abort(reason)
+            if self._marked is not None:
+                self.suspended = self._marked
+                self._node.suspensions.fail(self._marked, reason)
             raise
         finally:
             if self._dealer is not None:

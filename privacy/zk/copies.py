@@ -172,9 +172,7 @@ class CopyProof:
             UsageError: the proof was read for another shape.
         """
         system, group = statement.system, statement.group
-        copies = len(statement.commitments)
-        shapes = {len(z) for z in self.responses} | {system.local_size}
-        if len(self.responses) != copies or len(shapes) != 1 or len(self.common_responses) != system.common_size:
+        if not self._has_shape(system, len(statement.commitments)):
             raise UsageError("the proof was read for another statement")
         statement.absorb(transcript)
         zeta = transcript.challenge_scalar(b"zeta")
@@ -185,6 +183,16 @@ class CopyProof:
         found = scalar_commitment_key(group).commit([value], self.tau)
         if not group.equal(found, group.msm([self.T0, self.T1], [1, c])):
             raise VerificationFailed("quadratic.relation", "the committed values break a constraint")
+
+    def _has_shape(self, system: CopySystem, copies: int) -> bool:
+        segments, common = len(system.segments), len(system.common)
+        return (
+            len(self.masks) == len(self.responses) == len(self.blindings) == copies
+            and all(len(parts) == segments for parts in (*self.masks, *self.blindings))
+            and all(len(z) == system.local_size for z in self.responses)
+            and len(self.common_masks) == len(self.common_blindings) == common
+            and len(self.common_responses) == system.common_size
+        )
 
     def folded_value(self, system: CopySystem, form: Folded, zeta: int, c: int) -> int:
         """f(z), which T0 + c T1 commits to under tau if every constraint holds; `form` is the system folded by zeta."""

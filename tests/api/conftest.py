@@ -345,6 +345,14 @@ def frames(files: list[bytes]) -> bytes:
     return b"".join(len(data).to_bytes(4, "little") + data for data in files)
 
 
+@pytest.fixture(scope="module")
+def joint(service: Running, clinic_party: Caller, owner_party: Caller) -> Any:
+    """A network and committed records on the server, with the secrets behind them (`tests.support.joint_server`)."""
+    from tests.support.joint_server import publish_joint
+
+    return publish_joint(clinic_party, owner_party)
+
+
 def with_data(settings: Settings, data: Path, **changes: Any) -> Settings:
     """The same settings for another folder."""
     return settings.model_copy(update={"data": data, **changes})

@@ -262,6 +262,30 @@ def test_options_of_the_other_scheme_are_refused(owner: Owner) -> None:
         owner.publish(NETWORK, version="9", params="linear-4096")
 
 
+def test_a_network_that_cannot_be_logged_is_refused_while_nothing_of_it_is_kept(owner: Owner, wire: Wire) -> None:
+    network = replace_name(NETWORK, "refused")
+    wide = FloatNetwork(
+        "refused",
+        (Dense(np.ones((256, 3)) / 8, np.zeros(256)), Dense(np.ones((1, 256)) / 8, np.zeros(1))),
+        ("y",),
+        "identity",
+        SCHEMA,
+    )
+    for model, options, said in (
+        (network, {"grid_bits": 60}, "grid_bits = 60"),
+        (network, {"weight_range_bits": 26}, "could overflow"),
+        (network, {"weight_range_bits": [1, -3]}, "range"),
+        (network, {"card": {f"line-{i}": "x" * 4000 for i in range(20)}}, "at most 65535"),
+        (wide, {}, "bytes"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            owner.publish(model, version="1", **options)
+    assert wire.sent == []
+    openings = owner.session.folder.rglob("network-opening.json")
+    assert not [path for path in openings if b'"refused"' in path.read_bytes()]
+    assert owner.publish(network, version="1", weight_scale_bits=8).body.layers[0].weight_scale_bits == 8
+
+
 def test_the_owner_opens_a_network_and_nothing_else_opens_it(owner: Owner, published: Located[Network]) -> None:
     audited = owner.audit("joint-heart")
     assert audited.model == published

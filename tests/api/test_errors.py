@@ -18,7 +18,7 @@ from ledger.errors import CorruptLog, LedgerError
 from privacy.errors import DecodeError, PrivacyError, VerificationFailed
 from tests.api.conftest import Running, refused
 
-CLIENT_SIDE = ("api.client", "api.cli")
+CLIENT_SIDE = ("api.client", "api.cli", "api.mpc")
 """What runs on the other side of the connection never becomes a response."""
 
 

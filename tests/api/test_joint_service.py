@@ -1,19 +1,15 @@
-"""Joint predictions: what the server does for the nodes of clinic and owner, and what it refuses."""
+"""Joint predictions over HTTP: what the server does for the nodes of clinic and owner, and what it refuses."""
 
 from __future__ import annotations
 
-import json
 import secrets
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -24,118 +20,34 @@ from api.entries import (
     Clearance,
     JointPrediction,
     JointProof,
-    Party,
     Policy,
     Reference,
     Revocation,
     Suspension,
 )
-from api.errors import Conflict, ExposureCap, PredictionRefused, RateLimited
 from api.exposure import joint_bits, network_bits
-from api.jobs import Job
-from api.joint_nodes import PRESENT_SECONDS, Announcement
-from api.joint_prediction import JointContext
-from api.registry import Logged
-from api.service import Service
 from ledger import open_checkpoint
-from ledger.errors import StorageError
-from privacy.errors import UsageError
 from privacy.models.network_quantise import reference_network
 from privacy.mpc.answers import open_answers
-from tests.api.conftest import CLINIC, Caller, Running, ok, refused, register, with_data
+from tests.api.conftest import CLINIC, Caller, Running, ok, refused, register
 from tests.support.bundles import PATIENTS, SCHEMA
-from tests.support.joint import SEALED, Computed, compute_session
-from tests.support.joint_bundles import NetworkMaterial, RecordsMaterial, commit_cohort, network_material
-
-DEALER = {"dealer_address": "dealer.example:7200", "dealer_key": "0d" * 32}
-LISTENS = "owner.example:7100"
-OWNER = "oncology-lab"
-
-
-@dataclass(frozen=True, eq=False)
-class Joint:
-    """Entries that can be predicted on, and the secrets behind them."""
-
-    clinic: Caller
-    owner: Caller
-    network: NetworkMaterial
-    cohort: RecordsMaterial
-    model: Reference
-    records: Reference
-
-
-def publish_network(owner: Caller, network: NetworkMaterial) -> Reference:
-    for blob in network.blobs:
-        owner.upload(blob)
-    return owner.submit(network.body())
-
-
-def submit_cohort(clinic: Caller, cohort: RecordsMaterial, **changes: Any) -> Reference:
-    for blob in [SCHEMA.encode_json(), *cohort.blobs]:
-        clinic.upload(blob)
-    return clinic.submit(cohort.body(**changes))
-
-
-@pytest.fixture(scope="module")
-def cohort() -> RecordsMaterial:
-    return commit_cohort(PATIENTS, CLINIC)
-
-
-@pytest.fixture(scope="module")
-def network() -> NetworkMaterial:
-    return network_material("linear")
-
-
-@pytest.fixture(scope="module")
-def joint(
-    service: Running, clinic_party: Caller, owner_party: Caller, cohort: RecordsMaterial, network: NetworkMaterial
-) -> Joint:
-    model = publish_network(owner_party, network)
-    records = submit_cohort(clinic_party, cohort)
-    return Joint(clinic_party, owner_party, network, cohort, model, records)
-
-
-def ask(joint: Joint, records: Reference | None = None, nonce: str | None = None) -> str:
-    """The id of a new job."""
-    found = joint.clinic.predict((records or joint.records).index, joint.model.index, nonce or secrets.token_hex(32))
-    return str(ok(found)["job"])
-
-
-def poll(party: Caller, wait: int = 0, **changes: Any) -> list[dict[str, Any]]:
-    """One request for offers. Owners listen."""
-    address = LISTENS if party.name == OWNER else None
-    said = {"address": address, **DEALER, "wait": wait, **changes}
-    return list(ok(post(party, "/v1/mpc/offers", said))["offers"])
-
-
-def post(party: Caller, target: str, said: Any) -> httpx.Response:
-    return party.send("POST", target, json.dumps(said).encode())
-
-
-def meet(joint: Joint) -> None:
-    """Both nodes are there."""
-    poll(joint.owner)
-    poll(joint.clinic)
-
-
-def compute(running: Running, joint: Joint, job: str, **changes: Any) -> Computed:
-    """The session of a job, with its proofs uploaded by the owner."""
-    service = running.service
-    found, session = service.jobs.get(job), service.jobs.session(job)
-    assert session is not None
-    context = JointContext.of(service.registry, found.records, found.model)
-    made = compute_session(context, joint.network, joint.cohort, (session.size, session.root), **changes)
-    for proof in made.proofs:
-        joint.owner.upload(proof)
-    return made
-
-
-def deliver(party: Caller, job: str, body: dict[str, Any]) -> httpx.Response:
-    return post(party, f"/v1/mpc/jobs/{job}/result", body)
-
-
-def fail(party: Caller, job: str, message: str = "nothing was heard for 120 s") -> httpx.Response:
-    return post(party, f"/v1/mpc/jobs/{job}/failure", {"check": "mpc.stalled", "message": message})
+from tests.support.joint import SEALED, Computed
+from tests.support.joint_bundles import commit_cohort, network_material
+from tests.support.joint_server import (
+    DEALER,
+    LISTENS,
+    OWNER,
+    Joint,
+    ask,
+    compute,
+    deliver,
+    fail,
+    meet,
+    poll,
+    post,
+    publish_network,
+    submit_cohort,
+)
 
 
 @pytest.fixture
@@ -355,22 +267,16 @@ def test_announcements_that_say_nothing_sensible(joint: Joint, changes: dict[str
     refused(post(joint.owner, "/v1/mpc/offers", said), 400, "malformed")
 
 
+def test_announcements_and_reports_are_short(joint: Joint, job: str) -> None:
+    for target in ("/v1/mpc/offers", f"/v1/mpc/jobs/{job}/failure"):
+        refused(joint.owner.send("POST", target, bytes(4097)), 413, "too-large")
+
+
 def test_only_registered_parties_announce_themselves(service: Running, joint: Joint) -> None:
     stranger = replace(joint.clinic, private_key=Ed25519PrivateKey.generate())
     body = {"address": None, **DEALER, "wait": 20}
     refused(post(stranger, "/v1/mpc/offers", body), 401, "not-authenticated", "request.signature")
     refused(service.client.post("/v1/mpc/offers", json=body), 401, "not-authenticated", "request.headers")
-
-
-def test_a_session_waits_for_both_nodes_and_for_an_address(joint: Joint, job: str) -> None:
-    assert poll(joint.owner, address=None) == []
-    assert poll(joint.clinic) == [], "B listens nowhere"
-    assert [offer["job"] for offer in poll(joint.owner)] == [job]
-    assert [offer["peer_address"] for offer in poll(joint.clinic)] == [LISTENS]
-    assert [offer["job"] for offer in poll(joint.clinic)] == [job], "repeated as long as the job is computing"
-    assert [offer["peer_address"] for offer in poll(joint.clinic)] == [LISTENS]
-    assert [offer["job"] for offer in poll(joint.owner, address="[::1]:7100")] == [job]
-    assert [offer["peer_address"] for offer in poll(joint.clinic)] == ["[::1]:7100"], "where its node is now"
 
 
 def test_a_stranger_is_offered_nothing(service: Running, joint: Joint, job: str) -> None:
@@ -390,8 +296,9 @@ def test_nodes_with_different_dealers_never_begin(service: Running, joint: Joint
     assert "0d" * 32 in state["error"]["message"]
 
 
-def test_a_waiting_request_is_answered_when_the_other_node_comes(joint: Joint, job: str) -> None:
+def test_a_waiting_request_is_answered_when_the_other_node_comes(joint: Joint) -> None:
     poll(joint.owner, address=None)  # there, but listening nowhere
+    job = ask(joint)
     found: list[Any] = []
     waiting = threading.Thread(target=lambda: found.append(poll(joint.clinic, wait=20)))
     started = time.monotonic()
@@ -402,6 +309,7 @@ def test_a_waiting_request_is_answered_when_the_other_node_comes(joint: Joint, j
     waiting.join(10)
     assert [offer["job"] for offer in found[0]] == [job]
     assert time.monotonic() - started < 10
+    ok(fail(joint.clinic, job))
 
 
 def test_a_waiting_request_is_answered_when_a_job_comes(joint: Joint) -> None:
@@ -479,7 +387,6 @@ def test_results_that_are_not_whole(service: Running, joint: Joint, job: str) ->
         [],
     ):
         refused(deliver(joint.owner, job, wrong), 400, "malformed")  # type: ignore[arg-type]
-    refused(joint.owner.send("POST", f"/v1/mpc/jobs/{job}/result", bytes((1 << 21) + 1)), 413, "too-large")
     found = service.service.jobs.session(job)
     assert found is not None
     assert (service.service.jobs.get(job).state, found.result, found.sealed) == ("computing", None, None)
@@ -529,7 +436,7 @@ def test_a_false_proof_fails_the_job_and_logs_nothing(service: Running, joint: J
 def test_a_proof_that_is_none(service: Running, joint: Joint) -> None:
     job = ask(joint)
     made = compute(service, joint, job)
-    lie(service, joint, job, altered(joint, made, b"no proof at all"), None, "malformed")  # type: ignore[arg-type]
+    lie(service, joint, job, altered(joint, made, b"no proof at all"), None, "malformed")
 
 
 def test_other_answers_than_were_proven(service: Running, joint: Joint) -> None:
@@ -556,12 +463,15 @@ def test_a_proof_under_another_head(service: Running, joint: Joint) -> None:
 
 
 def test_one_session_is_one_prediction(service: Running, joint: Joint) -> None:
-    """Replay for a second job under the same head."""
+    """Replay for a second job under the same head: its entry would be the very same bytes."""
     first, second = ask(joint), ask(joint)
     made = compute(service, joint, first)
     ok(deliver(joint.owner, first, made.body()))
+    refused(deliver(joint.owner, second, made.body()), 409, "conflict")
     assert joint.clinic.wait(first)["state"] == "done"
-    lie(service, joint, second, made, "prediction.session")
+    refused(deliver(joint.owner, second, made.body()), 409, "conflict")
+    assert service.service.jobs.get(second).state == "computing"
+    ok(fail(joint.clinic, second))
 
 
 # -- failures ---------------------------------------------------------------------------------------------------------
@@ -570,14 +480,14 @@ def test_one_session_is_one_prediction(service: Running, joint: Joint) -> None:
 def test_a_reported_failure_says_who_reported_it(service: Running, joint: Joint) -> None:
     for party, role in ((joint.clinic, "clinic"), (joint.owner, "owner")):
         job = ask(joint)
-        state = ok(fail(party, job, "the peer is gone"))
+        state = ok(fail(party, job, "mpc.stalled: the peer is gone"))
         assert (state["state"], state["error"]["type"], state["error"]["check"]) == (
             "failed",
             "session-broken",
             "mpc.stalled",
         )
         assert f"the node of {role} '{party.name}'" in state["error"]["message"]
-        assert "the peer is gone" in state["error"]["message"]
+        assert state["error"]["message"].endswith("reports: the peer is gone")
         again = ok(fail(joint.owner, job, "no, it was like this"))
         assert again == state, "the first report stands"
         assert ok(service.client.get(f"/v1/jobs/{job}")) == state
@@ -627,222 +537,7 @@ def test_sealed_shares_are_for_the_clinic_and_after_publication(service: Running
     assert joint.clinic.send("GET", target).content == SEALED
 
 
-# -- a server whose worker and clock a test holds ---------------------------------------------------------------------
-
-
-class Clock:
-    """Seconds that pass when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@dataclass
-class Held:
-    """A copy of the server's folder, opened without its threads."""
-
-    service: Service
-    joint: Joint
-    clock: Clock
-
-    def __post_init__(self) -> None:
-        self.hold()
-
-    def hold(self) -> None:
-        self.service.joint._clock = self.service.joint.nodes._clock = self.clock
-
-    @property
-    def clinic(self) -> Logged[Party]:
-        return self.service.registry.get(self.joint.clinic.reference.index, Party)
-
-    @property
-    def owner(self) -> Logged[Party]:
-        return self.service.registry.get(self.joint.owner.reference.index, Party)
-
-    def ask(self, records: Reference | None = None, model: Reference | None = None) -> Job:
-        indices = (records or self.joint.records).index, (model or self.joint.model).index
-        return self.service.request_prediction(self.clinic, *indices, secrets.token_bytes(32))
-
-    def poll(self, party: Logged[Party], listens: str | None = LISTENS) -> list[str]:
-        said = Announcement(listens, "dealer.example:7200", bytes(32))
-        return [offer.job.id for offer in self.service.joint.offers(party, said)]
-
-    def meet(self) -> None:
-        self.poll(self.owner)
-        self.poll(self.clinic, None)
-
-    def log(self, author: Caller, body: Any) -> Reference:
-        return self.service._append(author.sign(body))
-
-    def compute(self, job: Job) -> Computed:
-        session = self.service.jobs.session(job.id)
-        assert session is not None
-        context = JointContext.of(self.service.registry, job.records, job.model)
-        head = (session.size, session.root)
-        made = compute_session(context, self.joint.network, self.joint.cohort, head)
-        for proof in made.proofs:
-            self.service.blobs.put(proof)
-        return made
-
-    def deliver(self, job: Job, made: Computed) -> None:
-        self.service.joint.deliver(self.owner, job.id, made.delivered, SEALED)
-
-    def state(self, job: Job) -> str:
-        return self.service.jobs.get(job.id).state
-
-    def error(self, job: Job) -> dict[str, Any]:
-        found = self.service.jobs.get(job.id)
-        assert (found.state, found.prediction) == ("failed", None)
-        assert found.error is not None
-        return found.error
-
-    def restart(self) -> None:
-        self.service.close()
-        self.service = Service(self.service.settings)
-        self.hold()
-
-    def finish(self, job: Job) -> Job:
-        """Let the threads run until the job ends."""
-        self.service.start()
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            found = self.service.jobs.get(job.id)
-            if found.state in ("done", "failed"):
-                return found
-            time.sleep(0.02)
-        raise TimeoutError
-
-    def check_done(self, job: Job, made: Computed) -> None:
-        """One prediction more than before, of this session, and its bundle is there."""
-        found = self.finish(job)
-        assert found.error is None
-        logged = [p for p in self.service.registry.all(JointPrediction) if p.body.session == made.delivered.session]
-        assert [p.reference.index for p in logged] == [found.prediction]
-        path = self.service.bundle(logged[0].reference.index, inputs=False)
-        assert isinstance(verify_bundle(path, self.service.verifier), VerifiedJointPrediction)
-
-
-@pytest.fixture
-def held(service: Running, joint: Joint, tmp_path: Path) -> Iterator[Held]:
-    copy = with_data(service.settings, tmp_path / "data", mpc_node_seconds=60, mpc_session_seconds=900)
-    shutil.copytree(service.settings.data, copy.data)
-    found = Held(Service(copy), joint, Clock())
-    yield found
-    found.service.close()
-
-
-def test_a_job_whose_nodes_do_not_come_fails_and_says_whose(held: Held) -> None:
-    job = held.ask()
-    held.clock.now += 60
-    held.service.joint.look()
-    assert held.state(job) == "computing"
-    held.clock.now += 1
-    held.service.joint.look()
-    error = held.error(job)
-    assert (error["type"], error["check"]) == ("nodes-not-ready", "mpc.node")
-    assert f"clinic '{CLINIC}'" in error["message"]
-    assert f"owner '{OWNER}'" in error["message"]
-    assert "`sealproof mpc node`" in error["message"]
-
-
-def test_only_the_missing_node_is_named(held: Held) -> None:
-    job = held.ask()
-    held.clock.now += 55
-    held.poll(held.clinic, None)
-    held.clock.now += 6
-    held.service.joint.look()
-    message = held.error(job)["message"]
-    assert "owner" in message
-    assert "clinic" not in message
-
-
-def test_an_owners_node_that_listens_nowhere_is_told_so(held: Held) -> None:
-    job = held.ask()
-    held.clock.now += 61
-    held.poll(held.owner, None)
-    assert "--listen" in held.error(job)["message"]
-
-
-def test_a_node_that_went_away_is_not_there(held: Held) -> None:
-    held.poll(held.owner)
-    held.clock.now += PRESENT_SECONDS + 1
-    held.ask()
-    assert held.poll(held.clinic, None) == []
-    assert held.poll(held.owner) != []
-
-
-def test_a_session_without_result_fails_after_its_time(held: Held) -> None:
-    job = held.ask()
-    held.clock.now += 50
-    held.meet()
-    held.clock.now += 880
-    assert held.poll(held.clinic, None) == [job.id], "the session has its own time"
-    held.clock.now += 21
-    held.service.joint.look()
-    error = held.error(job)
-    assert (error["type"], error["check"]) == ("session-broken", "mpc.session-time")
-    assert "owner" in error["message"], "the node that was not heard of"
-    assert "clinic" not in error["message"]
-    assert held.poll(held.owner) == []
-
-
-def test_deadlines_pass_without_anybody_asking(held: Held) -> None:
-    job = held.ask()
-    held.clock.now += 61
-    assert held.finish(job).state == "failed"
-
-
-def test_a_pair_runs_one_session_at_a_time_oldest_first(held: Held) -> None:
-    jobs = [held.ask() for _ in range(3)]
-    held.meet()
-    assert held.poll(held.owner) == [jobs[0].id]
-    held.clock.now += 800
-    held.meet()
-    held.service.joint.report_failure(held.owner, jobs[0].id, "mpc.stalled", "slow")
-    assert held.poll(held.clinic, None) == [jobs[1].id]
-    held.clock.now += 800
-    assert held.poll(held.clinic, None) == [jobs[1].id], "its time began when its turn came"
-    assert held.state(jobs[2]) == "computing"
-
-
-def test_a_lost_node_fails_all_jobs_that_wait_for_it(held: Held) -> None:
-    jobs = [held.ask() for _ in range(3)]
-    held.clock.now += 61
-    held.service.joint.look()
-    assert [held.state(job) for job in jobs] == ["failed"] * 3
-
-
-def test_computing_jobs_count_among_those_of_a_clinic(held: Held) -> None:
-    for _ in range(held.service.settings.jobs_per_clinic):
-        held.ask()
-    with pytest.raises(RateLimited):
-        held.ask()
-
-
-# -- revocations, suspensions and the cap -----------------------------------------------------------------------------
-
-
-def suspend(held: Held, author: Caller) -> Reference:
-    body = Suspension(held.joint.clinic.reference, held.joint.owner.reference, secrets.token_bytes(32), "it broke")
-    return held.log(author, body)
-
-
-def test_a_suspended_pair_computes_nothing_until_both_have_cleared_it(held: Held) -> None:
-    first, second = suspend(held, held.joint.clinic), suspend(held, held.joint.owner)
-    with pytest.raises(PredictionRefused, match="mpc clear") as refusal:
-        held.ask()
-    assert refusal.value.check == "mpc.suspended"
-    assert f"{first.index}, {second.index}" in str(refusal.value)
-    for entry in (first, second):
-        held.log(held.joint.clinic, Clearance(entry))
-    held.log(held.joint.owner, Clearance(first))
-    with pytest.raises(PredictionRefused, match=str(second.index)):
-        held.ask()
-    held.log(held.joint.owner, Clearance(second))
-    assert held.ask().state == "computing"
+# -- suspensions ------------------------------------------------------------------------------------------------------
 
 
 def test_suspensions_and_clearances_are_submitted_by_their_authors(service: Running, joint: Joint) -> None:
@@ -859,212 +554,9 @@ def test_suspensions_and_clearances_are_submitted_by_their_authors(service: Runn
     refused(joint.clinic.send("POST", "/v1/entries", again), 422, "verification-failed", "clearance.author")
     for party in (other, joint.owner):
         party.submit(Clearance(suspended))
-    refused(other.send("POST", "/v1/entries", joint.owner.sign(Clearance(suspended))), 403, "not-permitted")
-
-
-@pytest.mark.parametrize("met", [False, True])
-def test_a_suspension_ends_every_computing_job_of_the_pair(held: Held, met: bool) -> None:
-    jobs = [held.ask(), held.ask()]
-    if met:
-        held.meet()
-    suspend(held, held.joint.owner)
-    assert held.poll(held.owner) == []
-    assert [held.error(job)["check"] for job in jobs] == ["mpc.suspended"] * 2
-
-
-def test_a_revocation_ends_a_computing_job(held: Held) -> None:
-    job = held.ask()
-    held.meet()
-    held.log(held.joint.owner, Revocation(held.joint.model, "a mistake"))
-    held.service.joint.look()
-    assert held.error(job)["check"] == "ledger.revoked"
-
-
-@pytest.mark.parametrize("when", ["delivered", "verified"])
-def test_a_suspension_before_publication_stops_it(held: Held, when: str) -> None:
-    job = held.ask()
-    held.deliver(job, held.compute(job))
-    if when == "verified":
-        held.service.jobs.start(job.id)
-        held.service.jobs.keep_entry(job.id, held.service.compute(job, lambda done: None))
-    suspend(held, held.joint.clinic)
-    size = held.service.log.size
-    assert held.finish(job).state == "failed"
-    assert held.error(job)["check"] == "mpc.suspended"
-    assert held.service.log.size == size
-
-
-def test_the_cap_counts_computing_jobs(service: Running, joint: Joint, tmp_path: Path) -> None:
-    body = joint.network.body()
-    one = joint_bits(body, len(PATIENTS))[0]
-    told = sum(p.body.model == joint.model for p in service.service.registry.all(JointPrediction)) * one
-    share = Fraction(told + one * 5 / 2) / network_bits(body)
-    copy = with_data(service.settings, tmp_path / "data", exposure_cap=share)
-    shutil.copytree(service.settings.data, copy.data)
-    held = Held(Service(copy), joint, Clock())
-    job, _ = held.ask(), held.ask()
-    with pytest.raises(ExposureCap) as refusal:
-        held.ask()
-    error = refusal.value
-    assert (error.output, error.released, error.waiting, error.asked) == ("y0", told, 2 * one, one)
-    held.service.joint.report_failure(held.clinic, job.id, "mpc.stalled", "gone")
-    made = held.compute(held.ask())
-    held.service.close()
-    assert made.proofs
-
-
-# -- what is too large ------------------------------------------------------------------------------------------------
-
-
-def test_what_could_not_be_delivered_or_logged_is_refused_at_once(
-    service: Running, joint: Joint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    copy = with_data(service.settings, tmp_path / "data", max_blob_bytes=2000)
-    shutil.copytree(service.settings.data, copy.data)
-    held = Held(Service(copy), joint, Clock())
-    with pytest.raises(UsageError, match="at most 2000: submit cohorts of at most"):
-        held.ask()
-    monkeypatch.setattr("api.joint_prediction.MAX_SEALED_BYTES", 1024 + 64 * 4)
-    with pytest.raises(UsageError, match="5 patients are too many"):
-        held.ask()
-    monkeypatch.undo()
-    monkeypatch.setattr("api.entries.MAX_ENTRY_BYTES", 500)
-    assert held.service.jobs.pending(joint=True) == service.service.jobs.pending(joint=True)
-    held.service.close()
-
-
-# -- restarts ---------------------------------------------------------------------------------------------------------
-
-
-def test_a_computing_job_survives_a_restart_with_its_time_and_its_head(held: Held) -> None:
-    job = held.ask()
-    before = held.service.jobs.session(job.id)
-    held.clock.now += 50
-    held.restart()
-    held.clock.now += 50
-    held.meet()
-    after = held.service.jobs.session(job.id)
-    assert after == replace(before, offered=True)  # type: ignore[type-var]
-    assert held.poll(held.clinic, None) == [job.id]
-
-
-def test_a_session_under_way_survives_a_restart(held: Held) -> None:
-    job = held.ask()
-    held.meet()
-    made = held.compute(job)
-    held.restart()
-    held.clock.now += 61
-    assert held.poll(held.clinic, None) == [], "the owner's node has not said yet where it listens"
-    assert held.state(job) == "computing", "its nodes need not ask again: they are at work"
-    held.deliver(job, made)
-    held.check_done(job, made)
-
-
-def test_a_delivered_result_survives_a_restart(held: Held) -> None:
-    job = held.ask()
-    made = held.compute(job)
-    held.deliver(job, made)
-    assert held.state(job) == "queued"
-    held.restart()
-    held.deliver(job, made)  # its answer was lost on the way
-    held.check_done(job, made)
-    assert held.service.joint.sealed(held.clinic, job.id) == SEALED
-
-
-def test_a_running_job_is_verified_again_after_a_restart(held: Held) -> None:
-    job = held.ask()
-    made = held.compute(job)
-    held.deliver(job, made)
-    held.service.jobs.start(job.id)
-    held.service.compute(job, lambda done: None)
-    held.restart()
-    held.check_done(job, made)
-
-
-def test_killed_before_the_append(held: Held) -> None:
-    job = held.ask()
-    made = held.compute(job)
-    held.deliver(job, made)
-    held.service.jobs.start(job.id)
-    entry = held.service.compute(job, lambda done: None)
-    held.service.jobs.keep_entry(job.id, entry)
-    size = held.service.log.size
-    held.restart()
-    held.check_done(job, made)
-    assert held.service.log.entry(size) == entry
-
-
-def test_killed_after_the_append(held: Held) -> None:
-    job = held.ask()
-    made = held.compute(job)
-    held.deliver(job, made)
-    held.service.jobs.start(job.id)
-    entry = held.service.compute(job, lambda done: None)
-    held.service.jobs.keep_entry(job.id, entry)
-    index, _ = held.service.publish(job, entry)
-    held.restart()
-    held.check_done(job, made)
-    assert held.service.log.size == index + 1
-
-
-def test_an_append_that_was_reported_as_failed_but_happened(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = held.ask()
-    made = held.compute(job)
-    held.deliver(job, made)
-    real, failures = held.service.log.append, []
-
-    def append(entry: bytes) -> object:
-        found = real(entry)
-        if not failures:
-            failures.append(found.index)
-            raise StorageError("the disk says no")
-        return found
-
-    monkeypatch.setattr(held.service.log, "append", append)
-    monkeypatch.setattr("api.jobs._RETRY_SECONDS", 0.05)
-    held.check_done(job, made)
-    assert len(failures) == 1
-
-
-def test_a_failed_job_stays_failed(held: Held) -> None:
-    job = held.ask()
-    held.service.joint.report_failure(held.clinic, job.id, "mpc.stalled", "gone")
-    held.restart()
-    assert held.error(job)["type"] == "session-broken"
-    assert held.poll(held.owner) == []
-
-
-def test_a_result_and_a_failure_at_the_same_time(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whichever is stored first stands; the other changes nothing."""
-    job = held.ask()
-    made = held.compute(job)
-    jobs, real = held.service.jobs, held.service.jobs.deliver
-
-    def late(*what: Any) -> bool:
-        held.service.joint.report_failure(held.clinic, job.id, "mpc.stalled", "gone")
-        return real(*what)
-
-    monkeypatch.setattr(jobs, "deliver", late)
-    with pytest.raises(Conflict):
-        held.deliver(job, made)
-    assert held.error(job)["check"] == "mpc.stalled"
-    found = jobs.session(job.id)
-    assert found is not None
-    assert (found.result, found.sealed) == (None, None)
-
-
-def test_the_same_result_twice_at_the_same_time(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = held.ask()
-    made = held.compute(job)
-    real = held.service.jobs.deliver
-
-    def twice(*what: Any) -> bool:
-        assert real(*what)
-        return real(*what)
-
-    monkeypatch.setattr(held.service.jobs, "deliver", twice)
-    held.deliver(job, made)
-    assert held.state(job) == "queued"
+    refused(
+        other.send("POST", "/v1/entries", joint.owner.sign(Clearance(suspended))), 403, "not-permitted", "entry.author"
+    )
 
 
 # -- cohorts of several batches ---------------------------------------------------------------------------------------
@@ -1077,7 +569,6 @@ def test_a_cohort_of_two_batches(service: Running, joint: Joint, tmp_path: Path)
     job = ask(two)
     assert ok(service.client.get(f"/v1/jobs/{job}"))["total"] == 2
     made = compute(service, two, job)
-    swapped = made.body(proofs=made.delivered.proofs[::-1])
     half = made.body(proofs=made.delivered.proofs[:1])
     refused(deliver(two.owner, job, half), 422, "verification-failed", "prediction.coverage")
     ok(deliver(two.owner, job, made.body()))
@@ -1088,5 +579,6 @@ def test_a_cohort_of_two_batches(service: Running, joint: Joint, tmp_path: Path)
     verified = verify_bundle(path, service.service.verifier)
     assert verified.count == 66
     second = ask(two)
-    ok(deliver(two.owner, second, swapped))
+    made = compute(service, two, second)
+    ok(deliver(two.owner, second, made.body(proofs=made.delivered.proofs[::-1])))
     assert two.clinic.wait(second)["state"] == "failed"

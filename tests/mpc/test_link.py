@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import select
 import socket
@@ -11,15 +12,17 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from api.mpc import link
+from api.mpc import handshake, link
 from api.mpc.link import Address, LinkChannel, Listener, connect, parse_address
 from privacy.errors import SessionBroken, UsageError
 
@@ -165,13 +168,13 @@ def test_nothing_touches_the_disk(listener: Listener, monkeypatch: pytest.Monkey
 
 
 def test_the_certificate_of_a_key_is_always_the_same_and_cannot_issue_others() -> None:
-    certificate = link._certificate(CLINIC)
-    assert certificate == link._certificate(CLINIC)
+    certificate = handshake.certificate_of(CLINIC)
+    assert certificate == handshake.certificate_of(CLINIC)
     parsed = x509.load_der_x509_certificate(certificate)
     parsed.verify_directly_issued_by(parsed)
     assert parsed.not_valid_after_utc.year == 9999
     assert not parsed.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    assert len(certificate) <= link._MAX_CERTIFICATE
+    assert len(certificate) <= handshake.MAX_CERTIFICATE
 
 
 # -- keys -------------------------------------------------------------------------------------------------------------
@@ -217,8 +220,8 @@ def test_a_man_in_the_middle_with_his_own_certificate_is_refused(listener: Liste
 
 def exchange_preamble(port: int, certificate: bytes) -> tuple[socket.socket, bytes]:
     plain = socket.create_connection((HOST, port), 5)
-    plain.sendall(link._MAGIC + len(certificate).to_bytes(2, "little") + certificate)
-    return plain, link._read_preamble(plain, time.monotonic() + 5, "the owner")
+    plain.sendall(handshake.MAGIC + len(certificate).to_bytes(2, "little") + certificate)
+    return plain, handshake.read_preamble(plain, time.monotonic() + 5, "the owner")
 
 
 def context_with(certificate: bytes, private_key: Any) -> ssl.SSLContext:
@@ -229,12 +232,12 @@ def context_with(certificate: bytes, private_key: Any) -> ssl.SSLContext:
     pem = ssl.DER_cert_to_PEM_cert(certificate).encode() + private_key.private_bytes(
         Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
     )
-    descriptor = link.os.memfd_create("test")
+    descriptor = os.memfd_create("test")
     try:
-        link.os.write(descriptor, pem)
+        os.write(descriptor, pem)
         context.load_cert_chain(f"/proc/self/fd/{descriptor}")
     finally:
-        link.os.close(descriptor)
+        os.close(descriptor)
     return context
 
 
@@ -250,8 +253,8 @@ def refused(connection: ssl.SSLSocket) -> bool:
 def test_the_certificate_of_another_announced_and_an_own_one_proved_is_refused(listener: Listener) -> None:
     """The clinic's certificate is public; without its key it opens nothing."""
     accepted = in_background(listener.accept, lambda key: True, 1)
-    plain, _ = exchange_preamble(listener.port, link._certificate(CLINIC))
-    context = context_with(link._certificate(STRANGER), STRANGER)
+    plain, _ = exchange_preamble(listener.port, handshake.certificate_of(CLINIC))
+    context = context_with(handshake.certificate_of(STRANGER), STRANGER)
     with plain, context.wrap_socket(plain) as tls:
         assert refused(tls)
     with pytest.raises(SessionBroken, match=r"mpc\.unreachable"):
@@ -262,7 +265,7 @@ def test_a_certificate_issued_under_the_announced_one_is_refused(listener: Liste
     """The stranger announces an authority of his own, and proves a certificate that it issued."""
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "sealproof node")])
     issued = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "issued")])
-    past, future = link.datetime(2020, 1, 1), link.datetime(2090, 1, 1)
+    past, future = datetime(2020, 1, 1), datetime(2090, 1, 1)
 
     def certificate(subject: x509.Name, key: Ed25519PrivateKey, ca: bool) -> bytes:
         builder = x509.CertificateBuilder(name, subject, key.public_key(), 7, past, future)
@@ -279,7 +282,7 @@ def test_a_certificate_issued_under_the_announced_one_is_refused(listener: Liste
 
 def test_a_client_without_a_certificate_is_refused(listener: Listener) -> None:
     accepted = in_background(listener.accept, lambda key: True, 1)
-    plain, _ = exchange_preamble(listener.port, link._certificate(CLINIC))
+    plain, _ = exchange_preamble(listener.port, handshake.certificate_of(CLINIC))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -292,9 +295,9 @@ def test_a_client_without_a_certificate_is_refused(listener: Listener) -> None:
 def test_a_key_that_is_not_ed25519_is_refused(listener: Listener) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "sealproof node")])
-    past, future = link.datetime(2020, 1, 1), link.datetime(2090, 1, 1)
+    past, future = datetime(2020, 1, 1), datetime(2090, 1, 1)
     builder = x509.CertificateBuilder(name, name, key.public_key(), 7, past, future)
-    certificate = builder.sign(key, x509.base.hashes.SHA256()).public_bytes(Encoding.DER)
+    certificate = builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
     accepted = in_background(listener.accept, lambda key: True, 1)
     plain, _ = exchange_preamble(listener.port, certificate)
     with plain, context_with(certificate, key).wrap_socket(plain) as tls:
@@ -304,8 +307,8 @@ def test_a_key_that_is_not_ed25519_is_refused(listener: Listener) -> None:
 
 
 def test_tls_1_2_is_refused(listener: Listener) -> None:
-    plain, _ = exchange_preamble(listener.port, link._certificate(CLINIC))
-    context = context_with(link._certificate(CLINIC), CLINIC)
+    plain, _ = exchange_preamble(listener.port, handshake.certificate_of(CLINIC))
+    context = context_with(handshake.certificate_of(CLINIC), CLINIC)
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     with plain, pytest.raises(ssl.SSLError, match=r"(?i)protocol.version"):
         context.wrap_socket(plain)
@@ -318,9 +321,9 @@ def test_a_server_that_speaks_tls_1_2_only_is_refused() -> None:
     with socket.create_server(ANY) as server:
         connected = in_background(connect, HOST, server.getsockname()[1], CLINIC, key_of(OWNER), 5)
         plain, _ = server.accept()
-        certificate = link._certificate(OWNER)
-        plain.sendall(link._MAGIC + len(certificate).to_bytes(2, "little") + certificate)
-        link._read_preamble(plain, time.monotonic() + 5, "the clinic")
+        certificate = handshake.certificate_of(OWNER)
+        plain.sendall(handshake.MAGIC + len(certificate).to_bytes(2, "little") + certificate)
+        handshake.read_preamble(plain, time.monotonic() + 5, "the clinic")
         with plain, pytest.raises(ssl.SSLError):
             context.wrap_socket(plain, server_side=True)
         with pytest.raises(SessionBroken, match=r"mpc\.handshake"):
@@ -335,12 +338,12 @@ def test_a_server_that_speaks_tls_1_2_only_is_refused() -> None:
     [
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01" + bytes(100),
-        link._MAGIC + b"\xff\xff",
-        link._MAGIC + b"\x00\x00",
-        link._MAGIC + b"\x01\x04" + bytes(1025),
-        link._MAGIC + b"\x10\x00" + bytes(16),
-        link._MAGIC + b"\x2c\x01" + b"\x30\x82" * 150,
-        link._MAGIC.replace(b"v1", b"v2") + bytes(100),
+        handshake.MAGIC + b"\xff\xff",
+        handshake.MAGIC + b"\x00\x00",
+        handshake.MAGIC + b"\x01\x04" + bytes(1025),
+        handshake.MAGIC + b"\x10\x00" + bytes(16),
+        handshake.MAGIC + b"\x2c\x01" + b"\x30\x82" * 150,
+        handshake.MAGIC.replace(b"v1", b"v2") + bytes(100),
     ],
     ids=["http", "bare-tls", "oversized", "empty", "just-too-large", "zeros", "not-a-certificate", "another-version"],
 )
@@ -359,8 +362,8 @@ def test_garbage_instead_of_a_preamble_is_dropped_at_once_and_others_get_in(list
 
 @pytest.mark.parametrize("length", [0, 5, 19, 40])
 def test_a_truncated_preamble_is_dropped_and_others_get_in(listener: Listener, length: int) -> None:
-    certificate = link._certificate(CLINIC)
-    sent = link._MAGIC + len(certificate).to_bytes(2, "little") + certificate
+    certificate = handshake.certificate_of(CLINIC)
+    sent = handshake.MAGIC + len(certificate).to_bytes(2, "little") + certificate
     with socket.create_connection((HOST, listener.port), 5) as plain:
         plain.sendall(sent[:length])
         plain.shutdown(socket.SHUT_WR)
@@ -397,7 +400,7 @@ def test_a_client_that_hands_over_its_preamble_byte_by_byte_has_5_seconds_in_all
     monkeypatch.setattr(link, "_HANDSHAKE_SECONDS", 0.4)
     begin = time.monotonic()
     with socket.create_connection((HOST, listener.port), 5) as plain, pytest.raises(ConnectionError):
-        for byte in link._MAGIC * 20:
+        for byte in handshake.MAGIC * 20:
             plain.sendall(bytes([byte]))
             time.sleep(0.05)
     assert time.monotonic() - begin < 2
@@ -459,6 +462,17 @@ def test_the_reason_of_an_abort_arrives_at_a_side_that_is_writing(listener: List
         owner.abort("disk full")
         owner.close()
         with pytest.raises(SessionBroken, match=r"mpc\.aborted.*disk full"):
+            sent.result()
+
+
+def test_a_peer_that_sends_without_end_does_not_keep_a_link_from_closing(listener: Listener) -> None:
+    with linked(listener) as (clinic, owner):
+        owner.abort("enough")
+        sent = in_background(clinic.send, "flood", bytes(1 << 27))
+        begin = time.monotonic()
+        owner.close(linger=0.05)
+        assert time.monotonic() - begin < 1
+        with pytest.raises(SessionBroken):
             sent.result()
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from itertools import count
+from pathlib import Path
 
 import pytest
 
@@ -213,3 +215,13 @@ def test_frozen_digests_are_those_of_the_hashes():
     frozen = module._frozen_digests()
     assert hashlib.sha256(module._hash_chunk("range/bits", 0)).hexdigest() == frozen["range/bits"][0]
     assert {len(digest) for digests in frozen.values() for digest in digests} == {64}
+
+
+def test_every_purpose_that_the_package_names_is_frozen():
+    named = {
+        purpose
+        for path in Path(module.__file__).parents[1].rglob("*.py")
+        for purpose in re.findall(r'commitment_key\(\s*"([^"]+)"', path.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 10
+    assert named <= set(module._frozen_digests())
