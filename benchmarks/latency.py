@@ -3,13 +3,20 @@
 A real server in another process of this machine, `rows` packing, 30 features (breast_cancer). Each round takes another
 patient: `submit` encrypts, uploads and commits on the ledger; `predict` is from the request to the verified and
 decrypted answer (job, evaluation, proof, two ledger entries, bundle, all ten steps of the verification). Keys are warm:
-the first round, in which the key's and the model's certificates are checked and cached, is given apart. Writes
-benchmarks/results/latency.json and a plot beside it.
+the first round, in which the key's and the model's certificates are checked and cached, is given apart.
+
+Where crypten is installed, section `mpc` is the same for two-party computation and a network of 16 ReLU neurons, with
+server, dealer and both nodes in processes of their own, started as anybody would: `submit` commits to the record,
+certifies and logs it; `predict` is from the request to the verified and opened answer (offers to the nodes, their
+session, joint proof, its verification by the server, two ledger entries, bundle, all steps of the verification).
+
+Writes benchmarks/results/latency.json and a plot beside it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import tempfile
@@ -22,6 +29,9 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 
 import matplotlib  # noqa: E402
 from measure import Step, interleave, machine, peak_rss_mb, summary, versions  # noqa: E402
+from mpc import left_out  # noqa: E402
+from mpc_processes import command_process, dealer_process  # noqa: E402
+from mpc_work import MpcWork  # noqa: E402
 
 from api.client.clinic import Clinic  # noqa: E402
 from api.client.owner import Owner  # noqa: E402
@@ -31,32 +41,27 @@ from api.demo.run import local_server, warm_up  # noqa: E402
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402
 
+TIMEOUT_SECONDS = 120
 PACKAGES = ("sealproof", "numpy", "tenseal", "py_arkworks_bls12381", "fastapi", "uvicorn", "httpx")
 
 
-def measure(rounds: int, folder: Path) -> dict[str, Any]:
-    """Rounds of submit and predict, each with a patient of its own."""
+def patients_in_turn(clinic: Clinic, model: Any, rounds: int) -> dict[str, Any]:
+    """Rounds of submit and predict, each with a patient of its own: ratios, seconds, bytes."""
     study = studies()[0]
-    warm_up()
-    with local_server(folder / "server", "latency.localhost/sealproof") as (url, log_key):
-        owner = Owner.init(folder / "owner", url, "heart-lab", log_key=log_key)
-        model = owner.publish(study.model, version="1", weight_bits=study.weight_bits, bias_bits=66)
-        clinic = Clinic.init(folder / "clinic", url, "st-anna", log_key=log_key)
-        taken = iter(range(len(study.cohort)))
-        state: dict[str, Any] = {}
+    taken = iter(range(len(study.cohort)))
+    state: dict[str, Any] = {}
 
-        def submit() -> None:
-            i = next(taken)
-            cohort = study.schema.cohort(study.cohort.values[i : i + 1], [study.cohort.ids[i]])
-            state["records"] = clinic.submit(cohort, model)
+    def submit() -> None:
+        i = next(taken)
+        cohort = study.schema.cohort(study.cohort.values[i : i + 1], [study.cohort.ids[i]])
+        state["records"] = clinic.submit(cohort, model)
 
-        def predict() -> None:
-            state["scores"] = clinic.predict(state["records"], model)
+    def predict() -> None:
+        state["scores"] = clinic.predict(state["records"], model, timeout=TIMEOUT_SECONDS)
 
-        steps = [Step("submit", submit), Step("predict", predict)]
-        first = interleave(steps, 1, warm_up=False)
-        seconds = interleave(steps, rounds, warm_up=False)
-        bundle = state["scores"].verified.path.stat().st_size
+    steps = [Step("submit", submit), Step("predict", predict)]
+    first = interleave(steps, 1, warm_up=False)
+    seconds = interleave(steps, rounds, warm_up=False)
     total = [a + b for a, b in zip(seconds["submit"], seconds["predict"], strict=True)]
     return {
         "ratios": {"first_over_warm": first["predict"][0] / median(seconds["predict"])},
@@ -65,9 +70,52 @@ def measure(rounds: int, folder: Path) -> dict[str, Any]:
             "total": summary(total),
             "first_predict": summary(first["predict"]),
         },
-        "bytes": {"bundle_without_inputs": bundle},
-        "peak_rss_mb": {"client": peak_rss_mb()},
+        "bytes": {"bundle_without_inputs": state["scores"].verified.path.stat().st_size},
+    }
+
+
+def measure_mpc(rounds: int, folder: Path) -> dict[str, Any]:
+    """The same with two nodes and a dealer, and a network."""
+    work = MpcWork(folder, "relu", 1)
+    network = work.network
+    with contextlib.ExitStack() as stack:
+        url, log_key = stack.enter_context(local_server(folder / "server", "latency.localhost/sealproof"))
+        owner = Owner.init(folder / "owner", url, "heart-lab", log_key=log_key)
+        model = owner.publish(network, version="1", scheme="mpc")
+        clinic = Clinic.init(folder / "clinic", url, "st-anna", log_key=log_key, ckks=False)
+        dealer = stack.enter_context(dealer_process(folder / "dealer"))
+        processes = {"dealer": dealer.process}
+        for name, options in (("owner", ["--listen", "127.0.0.1:0"]), ("clinic", [])):
+            words = ["mpc", "node", "-f", str(folder / name), "--dealer", dealer.address, "--dealer-key", dealer.key]
+            command = command_process([*words, *options], "is ready", folder / f"node-{name}.log")
+            processes[f"node_{name}"] = stack.enter_context(command)[0]
+        found = patients_in_turn(clinic, model, rounds)
+        memory = {name: peak_rss_mb(process) for name, process in processes.items()}
+    return {
+        **found,
+        "peak_rss_mb": memory,
+        "work": {"patients": 1, "features": network.schema.d, "model": work.widths},
+        "versions": dict(versions(("crypten", "torch"))),
+    }
+
+
+def measure(rounds: int, folder: Path) -> dict[str, Any]:
+    """Both ways."""
+    study = studies()[0]
+    warm_up()
+    with local_server(folder / "server", "latency.localhost/sealproof") as (url, log_key):
+        owner = Owner.init(folder / "owner", url, "heart-lab", log_key=log_key)
+        model = owner.publish(study.model, version="1", weight_bits=study.weight_bits, bias_bits=66)
+        clinic = Clinic.init(folder / "clinic", url, "st-anna", log_key=log_key)
+        found = patients_in_turn(clinic, model, rounds)
+        memory = {"client": peak_rss_mb()}
+    reason = left_out()
+    (folder / "mpc").mkdir()
+    return {
+        **found,
+        "peak_rss_mb": memory,
         "work": {"patients": 1, "features": study.schema.d, "packing": "rows"},
+        **({"mpc": measure_mpc(rounds, folder / "mpc")} if reason is None else {"skipped": {"mpc": reason}}),
         "versions": dict(versions(PACKAGES)),
         "machine": machine(),
         "command": f"python benchmarks/latency.py --rounds {rounds}",
@@ -76,14 +124,17 @@ def measure(rounds: int, folder: Path) -> dict[str, Any]:
 
 def plot(result: dict[str, Any], path: Path) -> None:
     """Every round as a point."""
-    figure, axes = pyplot.subplots(figsize=(7, 2.6), layout="constrained")
-    names = ("submit", "predict", "total")
-    for place, name in enumerate(names):
-        values = [1000 * x for x in result["seconds"][name]["rounds"]]
+    labels = {"submit": "submit", "predict": "request to verified answer", "total": "both"}
+    rows = [(label, result["seconds"][name]) for name, label in labels.items()]
+    if "mpc" in result:
+        rows += [(f"two parties: {label}", result["mpc"]["seconds"][name]) for name, label in labels.items()]
+    figure, axes = pyplot.subplots(figsize=(7, 1.1 + 0.5 * len(rows)), layout="constrained")
+    for place, (_, times) in enumerate(rows):
+        values = [1000 * x for x in times["rounds"]]
         axes.plot(values, [place] * len(values), "o", alpha=0.5, color="#1f6f8b")
         axes.plot([median(values)], [place], "|", markersize=22, color="#d17a22")
-    axes.set_yticks(range(len(names)), ["submit", "request to verified answer", "both"])
-    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.set_yticks(range(len(rows)), [label for label, _ in rows])
+    axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set_xlim(left=0)
     axes.set_xlabel("milliseconds a patient, over HTTP (bar: median)")
     axes.spines[["top", "right"]].set_visible(False)
@@ -93,18 +144,24 @@ def plot(result: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="where to write; default: benchmarks/results/latency.json")
     parser.add_argument("--rounds", type=int, default=20, help="patients, after the first")
     arguments = parser.parse_args()
     if not 1 <= arguments.rounds <= 500:
         parser.error("--rounds is from 1 to 500")
     with tempfile.TemporaryDirectory() as folder:
         result = measure(arguments.rounds, Path(folder))
-    out = HERE / "results" / "latency.json"
+    out = arguments.json or HERE / "results" / "latency.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n")
     plot(result, out.with_suffix(".png"))
-    for name in ("submit", "predict", "total", "first_predict"):
-        times = result["seconds"][name]
-        print(f"{name:<14} min {times['min']:.3f} s  median {times['median']:.3f} s  max {times['max']:.3f} s")
+    for section in filter(None, (result, result.get("mpc"))):
+        print("one patient, encrypted" if section is result else "one patient, two parties")
+        for name in ("submit", "predict", "total", "first_predict"):
+            times = section["seconds"][name]
+            print(f"{name:<14} min {times['min']:.3f} s  median {times['median']:.3f} s  max {times['max']:.3f} s")
+    for name, reason in result.get("skipped", {}).items():
+        print(f"skipped: {name}: {reason}")
 
 
 if __name__ == "__main__":

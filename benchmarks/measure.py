@@ -53,12 +53,12 @@ def summary(samples: Sequence[float]) -> dict[str, object]:
     }
 
 
-def peak_rss_mb() -> float:
-    """Peak resident memory of this process, in megabytes (10^6 bytes).
+def peak_rss_mb(process: int | None = None) -> float:
+    """Peak resident memory of a process, by default this one, in megabytes (10^6 bytes).
 
     From /proc, because getrusage's ru_maxrss survives exec and so starts at the size of the parent.
     """
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path(f"/proc/{process or 'self'}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return round(int(line.split()[1]) * 1024 / 1e6, 1)
     raise OSError("this kernel does not report VmHWM")

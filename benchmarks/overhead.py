@@ -2,7 +2,8 @@
 
 One run, the same work for all: 4096 patients x 30 features, `columns` packing, linear model. Plain NumPy, the clinic's
 encryption, bare SEAL and TenSEAL, our evaluation, proof, verification and decryption, for one block and for several
-blocks in one proof; the certificates; one patient alone in `rows` packing; with --peers, EZKL and Concrete ML. Steps
+blocks in one proof; the certificates; one patient alone in `rows` packing; where crypten is installed, two-party
+computation beside CrypTen alone (all that mpc.py measures, as section `mpc`); with --peers, EZKL and Concrete ML. Steps
 take turns in rounds. Writes benchmarks/results/overhead.json and a plot beside it, and prints tables.
 """
 
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import mpc
 import numpy as np
 from bare import BareSeal, TensealVectors
 from measure import Step, interleave, machine, summary, versions
@@ -244,6 +246,14 @@ def measure_peers(
     return found, skipped
 
 
+def measure_two_parties(options: Options, report: Callable[[str], None]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The section `mpc`, or why it is missing."""
+    reason = mpc.left_out()
+    if reason is not None:
+        return {}, {"mpc": reason}
+    return {"mpc": mpc.measure(mpc.QUICK if options.quick else mpc.Options(rounds=options.rounds), report)}, {}
+
+
 def measure(options: Options, peers: bool, report: Callable[[str], None]) -> dict[str, Any]:
     """Run everything; the JSON's content but for `command`."""
     figures = Figures()
@@ -255,7 +265,8 @@ def measure(options: Options, peers: bool, report: Callable[[str], None]) -> dic
         one = Work(folder, Packing.COLUMNS, options.features, options.patients, 1)
         measure_certificates(one, options, figures, report)
         measure_rows(Work(folder, Packing.ROWS, options.features, 1, 1), options, figures, report)
-    found, skipped = measure_peers(options, peers, report)
+    two_parties, skipped = measure_two_parties(options, report)
+    found, peers_skipped = measure_peers(options, peers, report)
     known = dict(versions(PACKAGES))
     for peer in found.values():
         known |= {name: version for run in peer["runs"] for name, version in run.pop("versions").items()}
@@ -271,8 +282,9 @@ def measure(options: Options, peers: bool, report: Callable[[str], None]) -> dic
         "bytes": figures.sizes,
         "peak_rss_mb": figures.peak_rss_mb,
         "error": figures.errors,
+        **two_parties,
         "peers": found,
-        "skipped": skipped,
+        "skipped": skipped | peers_skipped,
         "versions": known,
         "machine": machine(),
     }
@@ -294,7 +306,7 @@ def main() -> None:
     options = Options(4096, 30, blocks, arguments.rounds, arguments.peer_seconds, quick=False)
     if arguments.quick:
         options = Options(64, 5, (1, 2), 1, arguments.peer_seconds, quick=True)
-    console = Console(width=100)
+    console = Console(width=120)
     with Console(stderr=True).status("starting") as status:
         result = measure(options, arguments.peers, lambda text: status.update(text))
     # The place of the output is a matter of this machine, not of the measurement.

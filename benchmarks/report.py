@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 import matplotlib
+import mpc_report
 from rich.console import Console
 from rich.table import Table
 
@@ -104,6 +105,7 @@ def per_patient(result: Result) -> list[tuple[str, str, float]]:
     add("unattested", "TenSEAL: dot product", "tenseal_vector_evaluate", 1)
     for run in _peer_runs(result, "concrete_ml"):
         rows.append(("unattested", f"Concrete ML: execute, {run['bits']} bits", median(run["seconds"]["execute"])))
+    rows += _two_parties(result)
     ezkl = _peer_runs(result, "ezkl")
     for statement in dict.fromkeys(run["statement"] for run in ezkl):
         runs = [run for run in ezkl if run["statement"] == statement]
@@ -111,6 +113,23 @@ def per_patient(result: Result) -> list[tuple[str, str, float]]:
         for run in [runs[0]] if best is runs[0] else [best, runs[0]]:
             rows.append(("EZKL", f"EZKL, {statement}: prove, batch of {run['batch']}", _ezkl_per_record(run)))
     return rows
+
+
+def _two_parties(result: Result) -> list[tuple[str, str, float]]:
+    """Rows of section `mpc` in batches of one full proof; all others are in its own table and picture."""
+    found = result.get("mpc")
+    if found is None:
+        return []
+    count = found["work"]["batches"][1]
+    return [
+        (
+            "sealproof" if name in ("prove", "verify") else "unattested",
+            f"two parties, {mpc_report.NAMES[shape]}, batch of {count}: {label}",
+            found["seconds"][f"{name}_{shape}_{count}"]["median"] / count,
+        )
+        for shape in found["work"]["models"]
+        for name, label in mpc_report.TIMES.items()
+    ]
 
 
 def _time(seconds: float) -> str:
@@ -144,6 +163,8 @@ def print_tables(result: Result, console: Console) -> None:
     for name, value in result["ratios"].items():
         table.add_row(name, "not measured" if value is None else f"{value:,.4g}" if value < 1000 else f"{value:,.0f}")
     console.print(table)
+    if "mpc" in result:
+        mpc_report.print_tables(result["mpc"], console)
     for name, reason in result["skipped"].items():
         console.print(f"skipped: {name}: {reason}", markup=False)
 
@@ -169,7 +190,7 @@ def plot(result: Result, path: Path) -> None:
         axes.text(value * 1.15, place, _time(value), va="center", fontsize=8)
     axes.set_xlabel("seconds per patient (median, logarithmic)")
     work = result["work"]
-    axes.set_title(f"Linear model, {work['features']} features, blocks of {work['patients']} patients", loc="left")
+    axes.set_title(f"{work['features']} features; linear model, blocks of {work['patients']} patients", loc="left")
     axes.margins(y=0.01)
     axes.grid(axis="x", which="major", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "overhead.json"
+MPC_RESULTS = ROOT / "benchmarks" / "results" / "mpc.json"
 
 KEYS = {"ratios", "seconds", "bytes", "peak_rss_mb", "versions", "machine", "command"}
 RATIOS = {
@@ -137,17 +139,22 @@ def test_overhead_runs_on_a_tiny_cohort(tmp_path: Path) -> None:
     assert "prove_over_encrypt" in done.stdout
     result = json.loads(out.read_text())
     assert result.keys() >= KEYS
+    if importlib.util.find_spec("crypten") is None:
+        assert "crypten" in result["skipped"]["mpc"]
+    else:
+        check_mpc(result["mpc"])
     assert str(tmp_path) not in out.read_text()
     check_ratios(result)
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.slow
-def test_overhead_refuses_a_senseless_option(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "benchmarks" / "overhead.py"), "--rounds", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "at least 1" in done.stderr
+def test_a_senseless_option_is_refused(tmp_path: Path) -> None:
+    for script in ("overhead.py", "mpc.py"):
+        command = [sys.executable, str(ROOT / "benchmarks" / script), "--rounds", "0"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert done.returncode == 2
+        assert "at least 1" in done.stderr
 
 
 def test_a_changed_ratio_is_noticed(published: dict[str, Any]) -> None:
@@ -169,3 +176,144 @@ def test_the_published_latency_is_complete_and_within_the_measure():
     # One patient: under a second from request to verified answer, keys warm.
     assert max(rounds) < 1
     assert not any(trace in json.dumps(result) for trace in ("/home/", "/root/", "/tmp/", "://", str(ROOT)))
+
+
+def test_the_published_latency_has_two_parties_or_says_why_not():
+    result = json.loads((RESULTS.parent / "latency.json").read_text())
+    assert ("mpc" in result) != ("mpc" in result.get("skipped", {}))
+    if "mpc" in result:
+        section = result["mpc"]
+        assert section["work"] == {"patients": 1, "features": 30, "model": [30, 16, 1]}
+        times = section["seconds"]
+        both = [a + b for a, b in zip(times["submit"]["rounds"], times["predict"]["rounds"], strict=True)]
+        assert times["total"]["rounds"] == pytest.approx(both)
+        warm = median(times["predict"]["rounds"])
+        assert times["predict"]["median"] == warm
+        assert section["ratios"]["first_over_warm"] == pytest.approx(times["first_predict"]["median"] / warm)
+        assert section["bytes"]["bundle_without_inputs"] > 0
+        assert min(section["peak_rss_mb"][name] for name in ("dealer", "node_owner", "node_clinic")) > 0
+
+
+# -- two-party computation --------------------------------------------------------------------------------------------
+
+MPC_KEYS = {"ratios", "seconds", "bytes", "peak_rss_mb", "error", "work", "versions"}
+"""Of mpc.json, which also has `machine` and `command`, and of section `mpc` of overhead.json, which has its own."""
+
+SIDE_BY_SIDE = ("crypten", "compute", "compute_deal", "session", "connect", "prove", "verify")
+
+
+@pytest.fixture(scope="module")
+def published_mpc() -> dict[str, Any]:
+    if not MPC_RESULTS.exists():
+        pytest.fail("no published results yet: run python benchmarks/mpc.py")
+    return json.loads(MPC_RESULTS.read_text())  # type: ignore[no-any-return]
+
+
+def check_mpc_ratios(result: dict[str, Any]) -> None:
+    """Recompute every ratio from the raw rounds and bytes; independent of the benchmark's own code."""
+    seconds, sizes, work = result["seconds"], result["bytes"], result["work"]
+    for times in seconds.values():
+        rounds = times["rounds"]
+        assert (times["min"], times["median"], times["max"]) == (min(rounds), median(rounds), max(rounds))
+    expected = {}
+    one, full = work["batches"][:2]
+    for shape in work["models"]:
+        for count in work["batches"]:
+            end = f"_{shape}_{count}"
+            for name, above, below in (
+                ("compute_over_crypten", "compute", "crypten"),
+                ("proof_over_compute", "prove", "compute"),
+                ("verify_over_prove", "verify", "prove"),
+            ):
+                pairs = zip(seconds[above + end]["rounds"], seconds[below + end]["rounds"], strict=True)
+                expected[name + end] = median(a / b for a, b in pairs)
+        for name, values in (
+            ("time", {n: median(seconds[f"prove_{shape}_{n}"]["rounds"]) for n in (one, full)}),
+            ("bytes", {n: sizes[f"proof_{shape}_{n}"] for n in (one, full)}),
+            ("link_bytes", {n: sizes[f"link_{shape}_{n}"] for n in (one, full)}),
+        ):
+            each = (values[full] / full) / (values[one] / one)
+            expected[f"per_patient_{name}_{full}_over_{one}_{shape}"] = each
+    expected["records_certificate_bytes_per_patient"] = sizes[f"records_certificate_{full}"] / full
+    assert result["ratios"] == pytest.approx(expected)
+
+
+def check_mpc(result: dict[str, Any]) -> None:
+    """Complete, side by side in the same rounds, and every answer right."""
+    assert result.keys() >= MPC_KEYS
+    check_mpc_ratios(result)
+    seconds, sizes, errors, work = result["seconds"], result["bytes"], result["error"], result["work"]
+    for shape in work["models"]:
+        for count in work["batches"]:
+            end = f"_{shape}_{count}"
+            assert len({len(seconds[name + end]["rounds"]) for name in SIDE_BY_SIDE}) == 1
+            whole = zip(*(seconds[name + end]["rounds"] for name in ("session", "connect", "prove")), strict=True)
+            assert all(session >= connect + prove for session, connect, prove in whole)
+            # The proof is added to the computation: it cannot take fewer bytes than that alone.
+            assert sizes[f"link{end}"] > sizes[f"compute_link{end}"] > 0
+            assert sizes[f"dealer{end}"] > sizes[f"compute_dealer{end}"] > 0
+            assert sizes[f"link{end}"] > sizes[f"proof{end}"] > 0
+            assert sizes[f"crypten_link{end}"] > 0
+            assert errors[f"largest{end}"] <= errors[f"proven{end}"]
+            assert errors[f"crypten{end}"] < 0.05
+        for step in ("prove", "verify"):
+            assert seconds[f"network_certificate_{shape}_{step}"]["min"] > 0
+        assert sizes[f"network_certificate_{shape}"] > 0
+
+
+def test_published_two_party_results_are_complete_and_their_ratios_recompute(published_mpc: dict[str, Any]) -> None:
+    assert published_mpc.keys() >= KEYS
+    check_mpc(published_mpc)
+
+
+def test_published_two_party_results_are_of_the_named_work(published_mpc: dict[str, Any]) -> None:
+    work = published_mpc["work"]
+    assert (work["data"], work["patients"], work["features"]) == ("breast_cancer", 569, 30)
+    assert work["batches"] == [1, 64, 569]
+    assert work["models"] == {"linear": [30, 1], "relu": [30, 16, 1]}
+    assert min(len(times["rounds"]) for times in published_mpc["seconds"].values()) >= 3
+
+
+def test_a_changed_two_party_ratio_is_noticed(published_mpc: dict[str, Any]) -> None:
+    for name, value in published_mpc["ratios"].items():
+        changed = {**published_mpc, "ratios": {**published_mpc["ratios"], name: value * 1.01}}
+        with pytest.raises(AssertionError):
+            check_mpc_ratios(changed)
+
+
+def test_memory_of_two_parties_does_not_grow_with_the_cohort(published_mpc: dict[str, Any]) -> None:
+    memory = published_mpc["peak_rss_mb"]
+    for shape in published_mpc["work"]["models"]:
+        for process in ("node_A", "node_B", "dealer", "auditor"):
+            assert memory[f"{process}_{shape}_569"] < 1.5 * memory[f"{process}_{shape}_64"]
+
+
+def test_published_two_party_results_name_no_machine_and_no_path(published_mpc: dict[str, Any]) -> None:
+    assert set(published_mpc["machine"]) == {"cpu", "cores", "memory_gb", "system"}
+    text = json.dumps(published_mpc)
+    for trace in ("/home/", "/root/", "/tmp/", "/usr/", "://", str(ROOT)):
+        assert trace not in text
+    assert MPC_RESULTS.with_suffix(".png").exists()
+
+
+def test_the_overhead_has_two_parties_or_says_why_not(published: dict[str, Any]) -> None:
+    assert ("mpc" in published) != ("mpc" in published["skipped"])
+    if "mpc" in published:
+        check_mpc(published["mpc"])
+
+
+@pytest.mark.slow
+def test_two_parties_are_measured_beside_crypten_alone(tmp_path: Path) -> None:
+    out = tmp_path / "quick.json"
+    command = [sys.executable, str(ROOT / "benchmarks" / "mpc.py"), "--quick", "--json", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    if importlib.util.find_spec("crypten") is None:
+        assert done.returncode == 1
+        assert "crypten is not installed" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())
+    assert result.keys() >= KEYS
+    assert str(tmp_path) not in out.read_text()
+    check_mpc(result)
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
