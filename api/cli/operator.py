@@ -14,6 +14,9 @@ from privacy.errors import MissingDependency
 _CONNECTIONS = 128
 """Connections at a time; more get 503, so that bodies of uploads cannot fill the memory."""
 
+_SHUTDOWN_SECONDS = 5
+"""How long requests may finish when the server is stopped; nodes that wait for work would wait longer."""
+
 party_app = typer.Typer(help="Admit parties to a server with closed registration.", no_args_is_help=True)
 
 
@@ -53,7 +56,15 @@ def serve(
             out.print(f"ledger key, for clinics and auditors (also in {data / 'log.vkey'}):\n{verifier}", markup=False)
             out.print(f"listening on http://{host}:{port}")
 
-    Announcing(uvicorn.Config(app, host=host, port=port, log_level="warning", limit_concurrency=_CONNECTIONS)).run()
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        limit_concurrency=_CONNECTIONS,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+    )
+    Announcing(config).run()
 
 
 @party_app.command()

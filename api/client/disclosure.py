@@ -165,7 +165,8 @@ def _tolerance(kind: Kind, tolerance: float | None, grid_bits: int) -> int:
         if tolerance is not None:
             raise UsageError("a tolerance belongs to an exact disclosure, and to no other")
         return 0
-    steps = Fraction(tolerance) * (1 << grid_bits) if tolerance is not None else Fraction(1)
+    finite = tolerance is None or math.isfinite(tolerance)
+    steps = Fraction(tolerance) * (1 << grid_bits) if tolerance is not None and finite else Fraction(finite)
     if steps.denominator != 1 or steps < 1:
         raise UsageError(f"a tolerance is a multiple of the model's grid, 2^-{grid_bits}")
     return int(steps)

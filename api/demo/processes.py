@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -23,7 +23,7 @@ from typing import Any, Final, Self
 from api.client.transport import Server, ServerError
 from privacy.zk.generators import cache_folder
 
-__all__ = ["FORBIDDEN", "Background", "Dealer", "audit", "local_server", "start_dealer", "start_node"]
+__all__ = ["FORBIDDEN", "Background", "Parties", "audit", "local_server"]
 
 FORBIDDEN: Final = (
     "tenseal",
@@ -41,15 +41,23 @@ FORBIDDEN: Final = (
 _START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 10.0
 _PAUSE_SECONDS: Final = 0.05
-_ANY_PORT: Final = "127.0.0.1:0"
 
 
 class Background:
     """`python -m MODULE ARGUMENTS` beside this process; a context manager that ends it. `log` is appended to."""
 
-    def __init__(self, name: str, log: Path, arguments: Sequence[str], *, module: str = "api.cli") -> None:
+    def __init__(
+        self,
+        name: str,
+        log: Path,
+        arguments: Sequence[str],
+        *,
+        module: str = "api.cli",
+        end: signal.Signals = signal.SIGTERM,
+    ) -> None:
         self.name = name
         self._log = log
+        self._end = end
         self._from = log.stat().st_size if log.exists() else 0
         # Pretty lines are cut to the width of a terminal that is not there.
         environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
@@ -87,7 +95,7 @@ class Background:
 
     def stop(self) -> None:
         """End it in good order, or, after some seconds, at once."""
-        self._process.terminate()
+        self._process.send_signal(self._end)
         try:
             self._process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
@@ -106,9 +114,7 @@ class Background:
 @contextmanager
 def local_server(data: Path, origin: str) -> Iterator[tuple[str, str]]:
     """A server in its own process on a free port of this machine: its address and its ledger's key."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = _free_port()
     url = f"http://127.0.0.1:{port}"
     server = Server(url, retries=0)
 
@@ -126,35 +132,72 @@ def local_server(data: Path, origin: str) -> Iterator[tuple[str, str]]:
         yield url, (data / "log.vkey").read_text(encoding="utf-8").strip()
 
 
-@dataclass(frozen=True)
-class Dealer:
-    """A running dealer: where it is and the file with its key, for the nodes."""
+class Parties:
+    """The dealer, the clinic's node and the owner's, each in a process of its own; a context manager that ends them.
 
-    process: Background
-    address: str
-    key_file: Path
-
-
-def start_dealer(state: Path) -> Dealer:
-    """`sealproof mpc dealer` on a free port; ready when this returns."""
-    folder = state / "dealer"
-    process = Background("dealer", state / "dealer.log", ["mpc", "dealer", "-f", str(folder), "--listen", _ANY_PORT])
-    try:
-        address = process.find(r"dealing at (\S+)", "word that it deals")[1]
-    except BaseException:
-        process.stop()
-        raise
-    return Dealer(process, address, folder / "dealer.pub")
-
-
-def start_node(role: str, state: Path, dealer: Dealer, *, module: str = "api.cli") -> Background:
-    """`sealproof mpc node` for the clinic or owner whose folder is `state`/`role`; `ready` waits for it.
-
-    `module` is the program: the product's, or one that was changed (`api.demo.cheating_node`).
+    The parties' folders are `state`/clinic and `state`/owner, the dealer's is `state`/dealer. Nothing runs until it is
+    started; every `start_...` returns once the process is ready.
     """
-    arguments = ["mpc", "node", "-f", str(state / role), "--dealer", dealer.address, "--dealer-key"]
-    arguments += [str(dealer.key_file), *(["--listen", _ANY_PORT] if role == "owner" else [])]
-    return Background(f"{role}'s node", state / f"{role}-node.log", arguments, module=module)
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        self._running: dict[str, Background] = {}
+        self._dealer: tuple[str, ...] = ()
+        # A node that is started again is found where it was before.
+        self._listen = f"127.0.0.1:{_free_port()}"
+
+    @property
+    def dealer(self) -> Background:
+        """The dealer's process."""
+        return self._running["dealer"]
+
+    @property
+    def clinic(self) -> Background:
+        """The process of the clinic's node."""
+        return self._running["clinic"]
+
+    @property
+    def owner(self) -> Background:
+        """The process of the owner's node."""
+        return self._running["owner"]
+
+    def start_dealer(self) -> None:
+        """`sealproof mpc dealer` on a free port."""
+        folder = self._state / "dealer"
+        arguments = ["mpc", "dealer", "-f", str(folder), "--listen", "127.0.0.1:0"]
+        self._running["dealer"] = Background("dealer", self._state / "dealer.log", arguments)
+        address = self.dealer.find(r"dealing at (\S+)", "word that it deals")[1]
+        self._dealer = ("--dealer", address, "--dealer-key", str(folder / "dealer.pub"))
+
+    def start_clinic(self) -> None:
+        """`sealproof mpc node` of the clinic, which connects to the owner's and listens nowhere."""
+        self._start("clinic", [], "api.cli")
+
+    def start_owner(self, module: str = "api.cli") -> None:
+        """`sealproof mpc node` of the owner. `module` is its software: the product's, or a changed one."""
+        self._start("owner", ["--listen", self._listen], module)
+
+    def stop_owner(self) -> None:
+        """End the owner's node."""
+        self._running.pop("owner").stop()
+
+    def _start(self, role: str, arguments: Sequence[str], module: str) -> None:
+        command = ["mpc", "node", "-f", str(self._state / role), *self._dealer, *arguments]
+        # It waits for offers for seconds on end: only an interrupt ends that at once.
+        self._running[role] = Background(
+            f"{role}'s node", self._state / f"{role}-node.log", command, module=module, end=signal.SIGINT
+        )
+        self._running[role].find("is ready", "word that it is ready")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in self._running.values():
+            process.stop()
+        self._running.clear()
 
 
 def audit(state: Path, bundles: Sequence[Path], log_key: str) -> list[dict[str, Any]]:
@@ -179,3 +222,10 @@ def audit(state: Path, bundles: Sequence[Path], log_key: str) -> list[dict[str, 
     except json.JSONDecodeError as error:
         raise RuntimeError(f"the auditor failed ({done.returncode}): {done.stderr[-2000:]}") from error
     return found if isinstance(found, list) else [found]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port

@@ -1,16 +1,22 @@
-"""How the demonstration speaks: who does what, and how long it took, as it happens."""
+"""How the demonstration speaks: who does what, how long it took, and what became of each forgery."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 from api.cli.common import out
-from api.demo.report import Step
+from api.client.transport import Server
+from api.demo.forging import Forgery
+from api.demo.page import Step, Tampering
+from api.demo.processes import audit
+from ledger import Checkpoint
+from ledger.note import Note
 
-__all__ = ["Clock", "say"]
+__all__ = ["Clock", "judge", "ledger_entries", "say"]
 
 T = TypeVar("T")
 
@@ -37,3 +43,20 @@ class Clock:
         """Tell a step that was timed elsewhere."""
         self.steps.append(Step(actor, what, seconds, size))
         say(f"  [{actor}] {what} ({seconds:.2f} s)")
+
+
+def ledger_entries(server: Server) -> list[bytes]:
+    """Every entry of the server's ledger, as anybody can read them."""
+    size = Checkpoint.parse(Note.parse(server.checkpoint()).text).size
+    return list(server.entries(0, size))
+
+
+def judge(forgeries: Sequence[Forgery], state: Path, log_key: str) -> list[Tampering]:
+    """Give all forgeries to one auditor's process, and tell by which check each was refused (`none`: it was not)."""
+    told = []
+    for forgery, verdict in zip(forgeries, audit(state, [f.path for f in forgeries], log_key), strict=True):
+        refused = verdict["result"] != "verified"
+        check = verdict["check"] if refused else "none"
+        told.append(Tampering(forgery.attacker, forgery.what, check, verdict.get("message", "accepted")))
+        say(f"  {'refused' if refused else 'ACCEPTED'} by {check}: {forgery.what}")
+    return told

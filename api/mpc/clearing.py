@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 
 from api.client.session import Session
@@ -76,10 +75,12 @@ def _clear_ledger(session: Session, mirror: Mirror, peer: Logged[Party]) -> tupl
     cleared = []
     for suspension in mirror.registry.suspension_of(*pair):
         entry = session.identity.sign(Clearance(suspension.reference))
-        with contextlib.suppress(VerificationFailed):
-            mirror.registry.check(entry)  # refused if this party has cleared it before
-            session.check_logged(session.server.append(entry), entry)
-            cleared.append(suspension.reference)
+        try:
+            mirror.registry.check(entry)
+        except VerificationFailed:
+            continue  # this party has cleared it before
+        session.check_logged(session.server.append(entry), entry)
+        cleared.append(suspension.reference)
     return tuple(cleared)
 
 

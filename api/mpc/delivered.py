@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from api.entries import JointPrediction
-from api.registry import Registry
+from api.entries import CommittedRecords, JointPrediction
+from api.registry import Logged, Registry
 from privacy.canonical_json import Codec, Digest, PositiveInteger, Record
 from privacy.private_files import private_folder, read_private, write_private
 
@@ -48,15 +48,25 @@ class DeliveredStore:
         write_private(self._folder / f"{session.hex()}.json", _CODEC.encode(record))
 
     def unpublished(self, registry: Registry, clinic: bytes, model: bytes) -> int:
-        """Patients of delivered sessions of this clinic and network that no prediction of the log is about.
+        """Patients of delivered sessions of this clinic and network that the log's predictions do not count.
 
         Raises DecodeError for a damaged record: what cannot be counted is not ignored.
         """
-        published = {prediction.body.session for prediction in registry.all(JointPrediction)}
+        published = {prediction.body.session: prediction for prediction in registry.all(JointPrediction)}
         total = 0
         for path in sorted(self._folder.iterdir()):
             if _FILE.fullmatch(path.name):
                 record = _CODEC.decode(read_private(path, _MAX_BYTES, "delivered session"))
-                if (record.clinic, record.model) == (clinic, model) and record.session not in published:
-                    total += record.patients
+                if (record.clinic, record.model) == (clinic, model):
+                    found = published.get(record.session)
+                    if found is None or not _counts(registry, found, record):
+                        total += record.patients
         return total
+
+
+def _counts(registry: Registry, prediction: Logged[JointPrediction], record: Delivered) -> bool:
+    """Whether a prediction counts what was delivered: who signs for the log may log the session as something less."""
+    records = registry.resolve(prediction.body.records, CommittedRecords)
+    clinic = registry.author_of(records.reference.index).reference.leaf
+    about = (clinic, prediction.body.model.leaf)
+    return about == (record.clinic, record.model) and records.body.count >= record.patients

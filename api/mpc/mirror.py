@@ -19,7 +19,7 @@ _PAGE: Final = 256
 
 
 class Mirror:
-    """The entries of the trusted log of `session`, up to the last head that was followed."""
+    """The entries of the trusted log of `session`, up to the newest head that its folder has seen."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -27,11 +27,14 @@ class Mirror:
         self.registry = Registry()
 
     def follow(self, note: bytes) -> VerifiedHead:
-        """Read up to the head that `note` signs, which must extend what was read; it may be older than the last one.
+        """Tie the head that `note` signs to the newest one that the folder has seen, and read up to the newest.
+
+        It may be older: a server that shows an old head does not hide what this party knows the log to hold, such as a
+        revocation of its own.
 
         Raises:
-            VerificationFailed: `ledger.entries` if the entries are not those of the head, and what a log that breaks
-                the rules of entries breaks. The copy is made anew next time.
+            VerificationFailed: `ledger.entries` if the entries are not those of the newest head, and what a log that
+                breaks the rules of entries breaks. The copy is made anew next time.
             ServerError, DecodeError, ledger.VerificationFailed.
         """
         with log_errors():
@@ -41,8 +44,9 @@ class Mirror:
                 raise VerificationFailed("log.untrusted", f"no trusted key for the log {origin!r}")
             head = open_checkpoint(note, verifier, origin)
             self._session.trust.observe(head, self._session.server.consistency)
+            newest = self._session.trust.head(origin) or head
         try:
-            self._read(head)
+            self._read(newest)
         except Exception:
             self._frontier, self.registry = Frontier(), Registry()
             raise
@@ -50,7 +54,7 @@ class Mirror:
 
     def _read(self, head: VerifiedHead) -> None:
         if head.size < self._frontier.size:
-            return  # older than what was read; `observe` has tied it to the last head
+            return  # another reader of the folder has put an older one in its place; both are tied to the last
         while self._frontier.size < head.size:
             start = self._frontier.size
             page = self._session.server.entries(start, min(start + _PAGE, head.size))

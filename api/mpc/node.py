@@ -141,9 +141,12 @@ class Node:
                 _LOGGER.warning("no offers: %s", error)
                 self._stopping.wait(_PAUSE_SECONDS)
                 continue
-            for offer in offers:
-                if not self._stopping.is_set() and offer.job not in self._tried:
+            fresh = [offer for offer in offers if offer.job not in self._tried]
+            for offer in fresh:
+                if not self._stopping.is_set():
                     self.do(offer)
+            if offers and not fresh:
+                self._stopping.wait(_PAUSE_SECONDS)  # the server still offers what was tried: its word is late
 
     def run_job(self, job: str, timeout: float = 60.0) -> None:
         """Do one job, as soon as the other node is there. Raises what broke it, UsageError after `timeout` seconds."""
@@ -198,7 +201,7 @@ class Node:
 
     def _failed(self, offer: Offer, error: Exception, keeper: _Keeper | None) -> None:
         """Tell the server, and the ledger if the pair is suspended now."""
-        check, message = getattr(error, "check", "mpc.failed"), _one_line(str(error))
+        check, message = getattr(error, "check", None) or "mpc.failed", _reason(error)
         _LOGGER.error("job %s ended: %s", offer.job, message)
         if keeper is not None and keeper.suspended is not None:
             with _told("suspension"):
@@ -232,7 +235,7 @@ class _Keeper:
         try:
             yield
         except BaseException as error:
-            reason = _one_line(str(error)) or type(error).__name__
+            reason = _reason(error)
             self._channel.abort(reason)
             if self._dealer is not None:
                 self._dealer.abort(reason)
@@ -293,9 +296,10 @@ class _Keeper:
         server.post_result(self.terms.job, session, proofs, box)
 
 
-def _one_line(text: str) -> str:
-    shown = "".join(c if c.isprintable() else " " for c in text)
-    return " ".join(shown.split())[:_MAX_REASON].strip()
+def _reason(error: BaseException) -> str:
+    """Why a session ended, as any record can carry it: the other node may have chosen the words."""
+    shown = "".join(c if c.isascii() and c.isprintable() else " " if c.isspace() else "?" for c in str(error))
+    return " ".join(shown.split())[:_MAX_REASON].strip() or type(error).__name__
 
 
 @contextlib.contextmanager

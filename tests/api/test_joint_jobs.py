@@ -270,7 +270,7 @@ def test_the_cap_counts_computing_jobs(service: Running, joint: Joint, tmp_path:
 @pytest.mark.parametrize(
     ("limit", "message"),
     [
-        ({"max_blob_bytes": 2000}, "at most 2000: submit cohorts of at most 3 patients"),
+        ({"max_blob_bytes": 2000}, "at most 2000: submit cohorts of at most 4 patients"),
         ({"max_blob_bytes": 200}, "the network is too large"),
     ],
 )

@@ -192,10 +192,10 @@ def test_a_joint_prediction_from_request_to_answers(service: Running, joint: Joi
     assert [[answer.z] for answer in opened] == reference_network(joint.network.quantised, PATIENTS)
 
     rows = ok(service.client.get(f"/v1/exposure?model={joint.model.index}"))
-    bits = joint_bits(joint.network.body(), len(PATIENTS))[0]
-    assert [(row["released_bits"], row["model_bits"]) for row in rows] == [
-        (float(bits), network_bits(joint.network.body()))
-    ]
+    times = sum(p.body.model == joint.model for p in service.service.registry.all(JointPrediction))
+    released = float(times * joint_bits(joint.network.body(), len(PATIENTS))[0])
+    assert [(row["predictions"], row["released_bits"]) for row in rows] == [(times, released)]
+    assert rows[0]["model_bits"] == network_bits(joint.network.body())
 
 
 # -- what is refused when it is asked for -----------------------------------------------------------------------------

@@ -15,6 +15,8 @@ import typer
 from api.cli.main import app, main
 from privacy.models.artefact import save_model
 from privacy.models.linear import LinearModel
+from privacy.models.network import Dense, Network
+from privacy.models.network_artefact import save_any_model
 from privacy.models.schema import Feature, Schema
 from tests.support.service import RunningServer, listening
 
@@ -50,6 +52,10 @@ class Shell:
         assert ended.value.code == code, (arguments, out.getvalue(), err.getvalue())
         return out.getvalue(), err.getvalue()
 
+    @property
+    def connect(self) -> tuple[str, ...]:
+        return "--server", self.server.url, "--log-key", "log.vkey"
+
     def json(self, *arguments: str, code: int = 0) -> Any:
         return json.loads(self(*arguments, "--json", code=code)[0])
 
@@ -60,14 +66,16 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     folder = tmp_path_factory.mktemp("cli")
     model = LinearModel("heart", np.array([[0.02, 0.1, 0.0]]), np.array([-3.5]), ("disease",), "logit", SCHEMA)
     save_model(model, folder / "heart.json")
+    layers = (Dense(np.array([[0.02, 0.1, 0.0]]), np.array([-3.5])), Dense(np.array([[1.5]]), np.array([0.25])))
+    save_any_model(Network("net", layers, ("disease",), "logit", SCHEMA), folder / "net.json")
     (folder / "schema.json").write_bytes(SCHEMA.encode_json())
     (folder / "patients.csv").write_text(CSV)
     with listening(folder / "server") as server:
         (folder / "log.vkey").write_text(server.log_key + "\n")
         run = Shell(folder, server)
-        run("model", "init", "heart-lab", "--server", server.url, "--log-key", "log.vkey")
+        run("model", "init", "heart-lab", *run.connect)
         run("model", "publish", "heart.json", "--schema", "schema.json", "--zero", "unused", "--card", "use=test")
-        run("clinic", "init", "st-anna", "--server", server.url, "--log-key", "log.vkey")
+        run("clinic", "init", "st-anna", *run.connect)
         run("clinic", "submit", "patients.csv", "--model", "heart", "--id-column", "id")
         run("clinic", "predict", "--model", "heart", "--bundle", "b.sealproof", "--inputs", "--scores", "scores.csv")
         yield run
@@ -185,6 +193,13 @@ def test_owner_opens_and_explains(shell):
         (["clinic", "predict", "--model", "heart", "--folder", "elsewhere"], 2, "elsewhere"),
         (["model", "publish", "heart.json", "--schema", "schema.json", "--card", "novalue"], 2, "key=value"),
         (["model", "publish", "heart.json", "--schema", "schema.json", "--zero", "nothing"], 2, "no such feature"),
+        (
+            ["model", "publish", "heart.json", "--schema", "schema.json", "--scheme", "fhe"],
+            2,
+            "--scheme is ckks or mpc",
+        ),
+        (["model", "publish", "net.json", "--schema", "schema.json", "--scheme", "ckks"], 2, "takes linear models"),
+        (["model", "publish", "net.json", "--schema", "schema.json", "--zero", "unused"], 2, "with scheme ckks"),
         (["exposure", "--server", "http://127.0.0.1:9"], 3, "127.0.0.1:9"),
         (["bench", "nothing"], 2, "no benchmark"),
         (["no-such-command"], 2, "no-such-command"),
@@ -194,6 +209,32 @@ def test_mistakes_are_told_in_one_line(shell, arguments, code, said):
     _, err = shell(*arguments, code=code)
     assert said in err
     assert "Traceback" not in err
+
+
+def test_a_network_is_published_and_records_are_committed_for_it(shell):
+    """Everything of multi-party computation but the nodes, which have their own tests."""
+    path = ("--schema", "schema.json")
+    assert shell.json("model", "publish", "heart.json", *path, "--version", "3", "--scheme", "mpc")["scheme"] == "mpc"
+    options = ("--weight-range-bits", "4", "--weight-range-bits", "2", "--bias-range-bits", "8")
+    published = shell.json("model", "publish", "net.json", *path, *options)
+    assert (published["name"], published["scheme"]) == ("net", "mpc")
+    assert shell.json("model", "publish", "net.json", *path, *options) == published
+    assert len(shell.json("model", "audit", "--model", "net")["artefact"]) == 64
+    (policy,) = shell.json("model", "policy", "--model", "net")
+    assert policy["bits"] > policy["bits_per_answer"] > 1
+    _, err = shell("clinic", "predict", "--model", "net", code=2)
+    assert "no records committed for networks" in err
+    out, _ = shell("clinic", "init", "st-berta", *shell.connect, "--mpc-only", "--folder", "berta")
+    assert "no key for encrypted records" in out
+    found = shell.json("clinic", "submit", "patients.csv", "-m", "net", "--id-column", "id", "--folder", "berta")
+    assert found["patients"] == 3
+    _, err = shell("clinic", "submit", "patients.csv", "-m", "heart 1", "--id-column", "id", "-f", "berta", code=2)
+    assert "--mpc-only" in err
+    _, err = shell("clinic", "predict", "-m", "net", "--timeout", "0", "--folder", "berta", code=3)
+    assert "do the nodes of clinic and owner run?" in err
+    out, _ = shell("clinic", "init", "st-berta", *shell.connect, "--folder", "berta")
+    assert "its key is ledger entry" in out
+    shell("clinic", "submit", "patients.csv", "-m", "heart 1", "--id-column", "id", "--folder", "berta")
 
 
 def test_doctor_names_what_is_missing_and_how_to_install_it(shell):

@@ -272,7 +272,8 @@ def at_frame(number: int, change: Tap) -> Tap:
 @pytest.mark.parametrize("place", [0, 1], ids=["A", "B"])
 @pytest.mark.parametrize("widths", SMALL)
 def test_one_flipped_bit_anywhere_ends_the_session_or_has_no_effect(widths: tuple[int, ...], place: int) -> None:
-    """No party gets a result that is not the network's. A bit of CrypTen's carries may be one that nobody needs."""
+    """No party gets a result that is not the network's. Whether a changed product with a bit of the other's shows is
+    that bit: the selective failure for which a pair is suspended."""
     some, _ = two_runs(widths)
     for number, (label, _) in enumerate(frames_of(widths, place)):
         tap = at_frame(number, lambda label, data: bytes([data[0] ^ 1]) + data[1:])
@@ -280,7 +281,7 @@ def test_one_flipped_bit_anywhere_ends_the_session_or_has_no_effect(widths: tupl
         victim = (outcome.of_B, outcome.of_A)[place]
         assert isinstance(victim, BatchResult | SessionBroken | VerificationFailed)
         if isinstance(victim, BatchResult):
-            assert label.startswith("ring")
+            assert label.startswith("ring") or label == "bits"
             assert verify_joint(some.statement, victim.proof) == victim.answers
             assert opened(some, outcome) == some.answers
 
