@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -40,12 +39,13 @@ from api.client.handles import RecordHandles
 from api.client.joint_answers import open_joint_answers
 from api.client.joint_prediction import VerifiedJointPrediction
 from api.client.prediction import VerifiedPrediction
+from api.client.requests import PredictionRequest, Requests
 from api.client.scores import Scores, decrypt, read_openings
 from api.client.session import LocatedModel, Session, load_reference
 from api.client.transport import JobState, ServerError
 from api.client.verified_cache import VerifiedCache
 from api.entries import Key, Network, Policy, Reference
-from privacy.canonical_json import Codec, DecimalInteger, Digest, Identifier, Record
+from privacy.canonical_json import Codec, DecimalInteger, Record
 from privacy.ckks.canonical import encode_public_key
 from privacy.ckks.key_certificate import KeyOpenings, certify_key, verify_key_certificate
 from privacy.ckks.keys import ClinicKeys, check_clinic_id
@@ -90,18 +90,7 @@ class _Openings(Record):
     rho_minus: DecimalInteger = field(repr=False)
 
 
-@dataclass(frozen=True)
-class PredictionRequest(Record):
-    """A prediction that was asked for: the entries, and the nonce that its attestation must repeat."""
-
-    records: Reference
-    model: Reference
-    nonce: Digest
-    job: Identifier
-
-
 _OPENINGS: Final = Codec(_Openings, "key openings", _MAX_SMALL)
-_REQUEST: Final = Codec(PredictionRequest, "prediction request", _MAX_SMALL)
 
 
 @dataclass(frozen=True)
@@ -138,6 +127,7 @@ class Clinic:
         self._session = session
         self._key_number = key_number
         self._cache = VerifiedCache()
+        self._requests = Requests(session.folder / "requests")
 
     @classmethod
     def init(
@@ -383,17 +373,17 @@ class Clinic:
         if records.committed != isinstance(found.body, Network):
             how = "encrypted" if records.committed else "committed"
             raise UsageError(f"the model {found.body.name!r} takes {how} records: submit the cohort for this model")
-        nonce = secrets.token_bytes(32)
-        job = self._session.server.request_prediction(records.index, found.reference.index, nonce)
-        request = PredictionRequest(records.reference, found.reference, nonce, job)
-        folder = private_folder(self._session.folder / "requests")
-        write_private(folder / f"{nonce.hex()}.json", _REQUEST.encode(request))
-        return request
+        asked = self._requests.draw(records.reference, found.reference)
+        job = self._session.server.request_prediction(records.index, found.reference.index, asked)
+        return self._requests.keep(PredictionRequest(records.reference, found.reference, asked, job))
+
+    def check_asked(self, nonce: bytes, records: Reference, model: Reference) -> None:
+        """Raise VerificationFailed(`offer.request`) unless this folder asked for this prediction under this nonce."""
+        self._requests.check(nonce, records, model)
 
     def requests(self) -> list[PredictionRequest]:
         """Every prediction that this clinic asked for."""
-        paths = sorted((self._session.folder / "requests").glob("*.json"))
-        return [_REQUEST.decode(read_private(path, _MAX_SMALL, "prediction request")) for path in paths]
+        return self._requests.all()
 
     def state(self, request: PredictionRequest) -> JobState:
         """How far the server is."""

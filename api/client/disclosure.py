@@ -10,6 +10,7 @@ was said is kept in the folder `disclosures`, before it is logged, so that a rep
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -165,8 +166,9 @@ def _tolerance(kind: Kind, tolerance: float | None, grid_bits: int) -> int:
         if tolerance is not None:
             raise UsageError("a tolerance belongs to an exact disclosure, and to no other")
         return 0
-    finite = tolerance is None or math.isfinite(tolerance)
-    steps = Fraction(tolerance) * (1 << grid_bits) if tolerance is not None and finite else Fraction(finite)
+    if tolerance is None:
+        return 1
+    steps = Fraction(tolerance) * (1 << grid_bits) if math.isfinite(tolerance) else Fraction(0)
     if steps.denominator != 1 or steps < 1:
         raise UsageError(f"a tolerance is a multiple of the model's grid, 2^-{grid_bits}")
     return int(steps)

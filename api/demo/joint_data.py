@@ -6,7 +6,6 @@ torch in double precision and from fixed seeds, in about a second.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final
@@ -31,53 +30,32 @@ _RATE: Final = 0.01
 _TRAINING: Final = {"breast-cancer": (200, 1.0), "diabetes": (100, 2.0)}
 """Rounds, and how strongly weights are held small."""
 
-
-@dataclass(frozen=True)
-class _Ranges:
-    """How the owner quantises: public, and chosen from what such models look like, not from these weights."""
-
-    scale: tuple[int, ...]
-    weight: tuple[int, ...]
-    bias: tuple[int, ...]
-
-
-_RANGES: Final = {
-    ("breast-cancer", "linear"): _Ranges((16,), (3,), (8,)),
-    ("breast-cancer", "relu"): _Ranges((13, 18), (3, 0), (8, 8)),
-    ("diabetes", "linear"): _Ranges((16,), (9,), (10,)),
-    ("diabetes", "relu"): _Ranges((14, 12), (2, 6), (8, 10)),
-}
+_Bits = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True, eq=False)
 class JointModel:
-    """One model: the float one that the owner has, and the options under which it is published."""
+    """One model: the float one that the owner has, and how it is quantised.
 
-    kind: str
+    `scale_bits`, `range_bits` and `bias_bits`, one number a layer, are public, and chosen from what such models look
+    like, not from these weights (`privacy.models.network_quantise.quantise_network`).
+    """
+
     label: str
     model: LinearModel | Network
-    ranges: _Ranges
-
-    @property
-    def options(self) -> dict[str, Sequence[int]]:
-        """Options of `Owner.publish`."""
-        ranges = self.ranges
-        return {
-            "weight_scale_bits": ranges.scale,
-            "weight_range_bits": ranges.weight,
-            "bias_range_bits": ranges.bias,
-        }
+    scale_bits: tuple[int, ...]
+    range_bits: tuple[int, ...]
+    bias_bits: tuple[int, ...]
 
     @cached_property
     def quantised(self) -> QuantisedNetwork:
         """The integers that are committed: the reference that answers must equal exactly."""
-        ranges = self.ranges
         return quantise_network(
             network_of(self.model),
             mpc_parameters("mpc-64").input_scale_bits,
-            weight_scale_bits=ranges.scale,
-            weight_range_bits=ranges.weight,
-            bias_range_bits=ranges.bias,
+            weight_scale_bits=self.scale_bits,
+            weight_range_bits=self.range_bits,
+            bias_range_bits=self.bias_bits,
         )
 
 
@@ -88,23 +66,21 @@ class JointStudy:
     study: Study
     models: tuple[JointModel, ...]
 
-    @property
-    def name(self) -> str:
-        """Name of the data set, in file names too."""
-        return self.study.name
-
 
 def joint_studies() -> list[JointStudy]:
     """breast_cancer and diabetes, each with its linear model and a network of one hidden layer."""
-    return [_joint(study) for study in studies()]
+    breast_cancer, diabetes = studies()
+    return [
+        _joint(breast_cancer, ((16,), (3,), (8,)), ((13, 18), (3, 0), (8, 8))),
+        _joint(diabetes, ((16,), (9,), (10,)), ((14, 12), (2, 6), (8, 10))),
+    ]
 
 
-def _joint(study: Study) -> JointStudy:
-    width = study.schema.d
-    linear: LinearModel = replace(study.model, name=f"{study.name}-mpc-linear")
+def _joint(study: Study, linear: _Bits, relu: _Bits) -> JointStudy:
+    label = f"network {study.schema.d}-{HIDDEN}-1"
     models = (
-        JointModel("linear", "linear model", linear, _RANGES[study.name, "linear"]),
-        JointModel("relu", f"network {width}-{HIDDEN}-1", _train(study), _RANGES[study.name, "relu"]),
+        JointModel("linear model", replace(study.model, name=f"{study.name}-mpc-linear"), *linear),
+        JointModel(label, _train(study), *relu),
     )
     chosen = np.sort(study.held_out[:PATIENTS])
     cohort = study.schema.cohort(study.cohort.values[chosen], [study.cohort.ids[i] for i in chosen])

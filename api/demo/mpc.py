@@ -7,6 +7,7 @@ the nodes send each other is proven in zero knowledge, published by the server, 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,11 +21,11 @@ from api.client.joint_prediction import VerifiedJointPrediction
 from api.client.owner import Owner
 from api.client.scores import Scores
 from api.client.transport import Server
-from api.demo.cheating import tell_cheating
+from api.demo.cheating import CheatingScene
 from api.demo.joint_data import JointModel, JointStudy, joint_studies
-from api.demo.joint_report import JointModelReport, JointPatient, JointReport, JointStudyReport
+from api.demo.joint_report import CheatReport, JointModelReport, JointPatient, JointReport, JointStudyReport
 from api.demo.joint_tampering import JointForger, JointKeys
-from api.demo.page import Tampering
+from api.demo.page import Step, Tampering
 from api.demo.processes import Parties, audit
 from api.demo.telling import BOTH_NODES, Clock, judge, ledger_entries, say
 from api.entries import Network, Policy
@@ -35,9 +36,7 @@ from privacy.models.network_quantise import network_error_bound, reference_netwo
 
 __all__ = ["JointStory", "warm_up"]
 
-_SHOWN: Final = 8
 _PAUSE_SECONDS: Final = 0.05
-_REPORT_SECONDS: Final = 10.0
 
 
 def warm_up() -> None:
@@ -68,14 +67,12 @@ class _Published:
 
 @dataclass(frozen=True, eq=False)
 class _Predicted:
-    """One prediction, verified and opened: what the clinic reads, what the auditor said, what was sent."""
+    """One prediction, verified and opened: what the clinic reads, what the auditor said, and what was sent."""
 
     scores: Scores
     verdict: dict[str, Any]
-    sent: int
-    received: int
-    """Bytes between the nodes, from the clinic's point of view."""
-    dealt: int
+    steps: Sequence[Step]
+    traffic: Sequence[tuple[str, int]]
 
 
 class JointStory:
@@ -99,18 +96,16 @@ class JointStory:
         self._clinic = clinic or Clinic.init(state / "clinic", url, "st-anna", log_key=log_key, ckks=False)
 
     def tell(self) -> JointReport:
-        """Every study with both models, the forgeries, and a node that cheats. Raises when anything does not hold."""
-        say("\nTogether, by two nodes: neither shows the other what it has, and nothing is encrypted for a server")
+        """Both studies, the forgeries, and a node that cheats. Raises when anything honest does not hold."""
+        say("\nNow without encrypted records: clinic and owner compute together, and neither shows what it has")
         with Parties(self._state) as parties:
             starting = Clock()
             self._start(parties, starting)
             studies = joint_studies()
-            told = []
-            for study in studies:
-                told.append(self._study(study, parties))
-                # What the clinic wants to show of these answers to somebody else, it can disclose from here on.
+            told = [self._tell(study, parties) for study in studies]
+            # A disclosure belongs here: every bundle is written, and the clinic has opened its answers.
             tamperings = self._tamper(studies[0].models[-1].model.name)
-            cheat = tell_cheating(self._state, self._owner, self._clinic, parties, studies[0])
+            cheat = self._cheat(studies[0], parties)
         return JointReport(
             starting=starting.steps,
             studies=told,
@@ -121,37 +116,34 @@ class JointStory:
         )
 
     def _start(self, parties: Parties, clock: Clock) -> None:
-        clock.time("dealer", "start: it will hand out random numbers, and see nothing else", parties.start_dealer)
+        clock.time("dealer", "start; it will hand out random numbers and see nothing else", parties.start_dealer)
         parties.start_nodes()
-        clock.time("owner's node", "start, with the models' weights in its folder", lambda: parties.ready("owner"))
-        clock.time("clinic's node", "start, with the records in its folder", lambda: parties.ready("clinic"))
+        clock.time("owner's node", "start, beside the weights, which stay there", lambda: parties.ready("owner"))
+        clock.time("clinic's node", "start, beside the records, which stay there", lambda: parties.ready("clinic"))
 
     # -- one study ----------------------------------------------------------------------------------------------------
 
-    def _study(self, study: JointStudy, parties: Parties) -> JointStudyReport:
+    def _tell(self, study: JointStudy, parties: Parties) -> JointStudyReport:
         """One data set, from the CSV file to the verified answers of both models."""
-        few = study.study
+        few, clock = study.study, Clock()
         say(f"\n{few.title}: {len(few.cohort)} patients, {few.schema.d} measurements each")
-        clock = Clock()
         published = [self._publish(model, few.card, clock) for model in study.models]
         records = self._commit(study, published, clock)
-        predicted = [self._predict(records, one, parties) for one in published]
-        compared = [self._compare(study, one, found) for one, found in zip(published, predicted, strict=True)]
-        answers = [found.scores for found in predicted]
+        found = [self._predict(records, one, parties) for one in published]
         return JointStudyReport(
             title=few.title,
             question=few.question,
             patients=len(few.cohort),
             features=few.schema.d,
             steps=clock.steps,
-            models=compared,
+            models=[self._compare(study, *pair) for pair in zip(published, found, strict=True)],
             sample=[
                 JointPatient(
                     few.cohort.ids[i],
-                    [few.reading(float(scores.values[i, 0])) for scores in answers],
+                    [few.reading(float(one.scores.values[i, 0])) for one in found],
                     few.truth_text(i),
                 )
-                for i in range(_SHOWN)
+                for i in few.sample
             ],
         )
 
@@ -159,32 +151,40 @@ class JointStory:
         entry = clock.time(
             "model owner",
             f"quantise, commit to, certify and publish the {model.label}; its weights stay secret",
-            lambda: self._owner.publish(model.model, version="1", scheme="mpc", card=card, **model.options),
+            lambda: self._owner.publish(
+                model.model,
+                version="1",
+                scheme="mpc",
+                card=card,
+                weight_scale_bits=model.scale_bits,
+                weight_range_bits=model.range_bits,
+                bias_range_bits=model.bias_bits,
+            ),
         )
         return _Published(model, entry, self._folder / f"{model.model.name}.sealproof")
 
-    def _commit(self, study: JointStudy, published: list[_Published], clock: Clock) -> SubmittedRecords:
-        table = self._state / f"{study.name}-mpc.csv"
-        study.study.write_csv(table)
+    def _commit(self, study: JointStudy, published: Sequence[_Published], clock: Clock) -> SubmittedRecords:
+        path = self._state / f"{study.study.name}-mpc.csv"
+        study.study.write_csv(path)
         allowed = Policy(tuple(one.entry.reference for one in published), None)
         return clock.time(
             "clinic",
             "read the CSV file, commit to every record, prove its ranges; no record is sent",
-            lambda: self._clinic.submit(
-                table, schema=study.study.schema, scheme="mpc", policy=allowed, id_column="id"
-            ),
+            lambda: self._clinic.submit(path, schema=study.study.schema, scheme="mpc", policy=allowed, id_column="id"),
         )
 
     def _predict(self, records: SubmittedRecords, published: _Published, parties: Parties) -> _Predicted:
         """Ask, let both nodes compute and prove, audit, and only then open the answers."""
         clinic, bundle, clock = self._clinic, published.bundle, Clock()
         request = clock.time(
-            "clinic", f"ask for predictions of the {published.model.label}", lambda: clinic.request(records, published.entry)
+            "clinic",
+            f"ask for predictions of the {published.model.label}",
+            lambda: clinic.request(records, published.entry),
         )
-        clock.time(BOTH_NODES, "compute on shares that look like noise, and prove it", lambda: self._computed(request))
+        clock.time(BOTH_NODES, "compute on shares that look like noise, and prove it", lambda: self._wait(request))
         clock.time(
             "server",
-            "verify the proof, log it, attest; bundle fetched",
+            "verify the proof, log and attest the prediction; bundle fetched",
             lambda: clinic.fetch(request, bundle),
             lambda path: path.stat().st_size,
         )
@@ -200,3 +200,103 @@ class JointStory:
             "verify the bundle again, and only then put both halves of the answers together",
             lambda: clinic.open_bundle(bundle, request),
         )
+        return _Predicted(scores, verdict, clock.steps, _traffic(parties, request, scores))
+
+    def _wait(self, request: PredictionRequest) -> None:
+        """Until the nodes have delivered, or have given up: then the next step says why."""
+        while self._clinic.state(request).state == "computing":
+            time.sleep(_PAUSE_SECONDS)
+
+    def _compare(self, study: JointStudy, published: _Published, found: _Predicted) -> JointModelReport:
+        """Answers against the integers of the committed model, the float model and the truth."""
+        few, model, scores = study.study, published.model, found.scores
+        answers, plain = scores.raw[:, 0], model.model.predict_raw(few.cohort.values)[:, 0]
+        worst = self._check(study, model, scores)
+        (row,) = self._server.exposure(self._clinic.name, published.entry.reference.index)
+        proof = sum(proof.size for proof in _joint(scores).prediction.body.proofs)
+        return JointModelReport(
+            title=f"{few.title.partition(':')[0]}: {model.label}",
+            label=model.label,
+            patients=len(scores),
+            features=few.schema.d,
+            quality=few.quality(answers, plain),
+            largest_difference=worst,
+            bound=float(scores.error_bounds[0]),
+            steps=found.steps,
+            checks=[(c["name"], c["shows"], c["seconds"]) for c in found.verdict["checks"]],
+            scores=[(float(a), bool(t)) for a, t in zip(answers, few.truth, strict=True)] if few.classifies else [],
+            pairs=[] if few.classifies else [(float(a), float(t)) for a, t in zip(answers, few.truth, strict=True)],
+            exposure=_exposure(model, row),
+            bundle=str(published.bundle),
+            sizes=[("bundle", published.bundle.stat().st_size), ("proof in it", proof), *found.traffic],
+        )
+
+    def _check(self, study: JointStudy, model: JointModel, scores: Scores) -> float:
+        """The largest difference from the float model. Raises unless every answer is exactly the committed model's."""
+        values = study.study.cohort.values
+        opened = [opening.z for opening in open_joint_answers(self._clinic.session.folder, None, _joint(scores))]
+        if opened != [z for patient in reference_network(model.quantised, values) for z in patient]:
+            raise RuntimeError(f"an answer is not the integer that the {model.label} gives for this record")
+        worst = float(np.abs(scores.raw - model.model.predict_raw(values)).max())
+        promised = network_error_bound(model.quantised)
+        if scores.error_bounds != promised or worst > promised[0]:
+            raise RuntimeError(f"an answer is off by {worst}, promised are {float(promised[0])}")
+        return worst
+
+    # -- the dishonest ------------------------------------------------------------------------------------------------
+
+    def _tamper(self, name: str) -> list[Tampering]:
+        """Every forgery of the bundle of model `name`, all given to one auditor's process."""
+        say("\nNow the dishonest again: even owner, clinic and server together do not get a false answer accepted")
+        data = self._state / "server"
+        keys = JointKeys(
+            Signer.load(data / "log.key"),
+            load_private_key(data / "server.key"),
+            self._owner.session.identity.private_key,
+            self._clinic.session.identity.private_key,
+        )
+        forger = JointForger(
+            self._folder / f"{name}.sealproof",
+            ledger_entries(self._server),
+            self._state / "joint-forgeries",
+            keys,
+            self._owner.network_rows(name),
+        )
+        return judge(forger.all(), self._state, self._log_key)
+
+    def _cheat(self, study: JointStudy, parties: Parties) -> CheatReport:
+        """A live scene with the linear model of a study."""
+        model = study.models[0]
+        entry = self._owner.session.model(model.model.name)
+        records = next(mine for mine in self._clinic.records() if mine.committed)
+        scene = CheatingScene(self._owner, self._clinic, parties, records, entry)
+        return scene.tell(lambda scores: self._check(study, model, scores))
+
+
+def _joint(scores: Scores) -> VerifiedJointPrediction:
+    if not isinstance(scores.verified, VerifiedJointPrediction):
+        raise TypeError("the scores are not of a joint prediction")  # unreachable: networks have no other predictions
+    return scores.verified
+
+
+def _traffic(parties: Parties, request: PredictionRequest, scores: Scores) -> list[tuple[str, int]]:
+    """What went between the processes, by their own logs."""
+    session = _joint(scores).prediction.body.session.hex()[:16]
+    told = parties.clinic.find(rf"job {request.job}: proven; (\d+) bytes sent, (\d+) received", "word of its session")
+    dealt = parties.dealer.find(rf"session {session} .* (\d+) bytes dealt", "word of the session")
+    return [
+        ("from the clinic's node to the owner's", int(told[1])),
+        ("from the owner's node to the clinic's", int(told[2])),
+        ("from the dealer, random numbers", int(dealt[1])),
+    ]
+
+
+def _exposure(model: JointModel, row: dict[str, Any]) -> str:
+    told = f"These answers are exact and told the clinic at most {row['released_bits']:,.0f} bits about a model of "
+    told += f"{row['model_bits']:,}"
+    if row["recoverable"]:
+        return f"{told}: a clinic with so many answers of a {model.label} may work out its weights. {_TOLD}"
+    return f"{told}: not enough to work out its weights. {_TOLD}"
+
+
+_TOLD: Final = "The owner is told so before agreeing, and its node refuses beyond a limit of the owner's choice."

@@ -136,7 +136,7 @@ class Parties:
     """The dealer, the clinic's node and the owner's, each in a process of its own; a context manager that ends them.
 
     The parties' folders are `state`/clinic and `state`/owner, the dealer's is `state`/dealer. Nothing runs until it is
-    started; every `start_...` returns once the process is ready.
+    started. Nodes are ready once `ready` returns, the dealer is at once.
     """
 
     def __init__(self, state: Path) -> None:
@@ -169,17 +169,20 @@ class Parties:
         address = self.dealer.find(r"dealing at (\S+)", "word that it deals")[1]
         self._dealer = ("--dealer", address, "--dealer-key", str(folder / "dealer.pub"))
 
-    def start_clinic(self) -> None:
-        """`sealproof mpc node` of the clinic, which connects to the owner's and listens nowhere."""
+    def start_nodes(self) -> None:
+        """`sealproof mpc node` of both: the clinic's connects to the owner's and listens nowhere."""
         self._start("clinic", [], "api.cli")
+        self.start_owner()
 
     def start_owner(self, module: str = "api.cli") -> None:
-        """`sealproof mpc node` of the owner. `module` is its software: the product's, or a changed one."""
+        """The owner's node, in the place of one that runs. `module` is its software: the product's, or a changed one."""
+        if "owner" in self._running:
+            self._running.pop("owner").stop()
         self._start("owner", ["--listen", self._listen], module)
 
-    def stop_owner(self) -> None:
-        """End the owner's node."""
-        self._running.pop("owner").stop()
+    def ready(self, role: str) -> None:
+        """Wait until the clinic's node, or the owner's, is ready."""
+        self._running[role].find("is ready", "word that it is ready")
 
     def _start(self, role: str, arguments: Sequence[str], module: str) -> None:
         command = ["mpc", "node", "-f", str(self._state / role), *self._dealer, *arguments]
@@ -187,7 +190,6 @@ class Parties:
         self._running[role] = Background(
             f"{role}'s node", self._state / f"{role}-node.log", command, module=module, end=signal.SIGINT
         )
-        self._running[role].find("is ready", "word that it is ready")
 
     def __enter__(self) -> Self:
         return self

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from api.cli.common import out
 from api.client.transport import Server
@@ -16,7 +16,9 @@ from api.demo.processes import audit
 from ledger import Checkpoint
 from ledger.note import Note
 
-__all__ = ["Clock", "judge", "ledger_entries", "say"]
+__all__ = ["BOTH_NODES", "Clock", "judge", "ledger_entries", "say"]
+
+BOTH_NODES: Final = "clinic's node, owner's node"
 
 T = TypeVar("T")
 

@@ -10,20 +10,20 @@ from api.client.identity import Identity
 from api.client.owner import Owner
 from api.mpc.link import Address
 from api.mpc.node import Node, NodeDealer
-from api.mpc.session import Progress
+from api.mpc.session import Progress, Terms
+from privacy.mpc.records import CommittedRecord
 
 __all__ = ["node_of", "node_of_clinic", "node_of_owner"]
 
 
 def node_of_clinic(clinic: Clinic, dealer: NodeDealer, *, progress: Progress | None = None) -> Node:
-    """The node of an open clinic; it takes part A with the openings of its records."""
-    return Node(
-        clinic.session,
-        "A",
-        lambda terms: clinic.committed_openings(terms.records.reference.index),
-        dealer,
-        progress=progress,
-    )
+    """The node of an open clinic: part A, with the openings of its records, in predictions that it asked for."""
+
+    def openings(terms: Terms) -> tuple[CommittedRecord, ...]:
+        clinic.check_asked(terms.nonce, terms.records.reference, terms.model.reference)
+        return clinic.committed_openings(terms.records.reference.index)
+
+    return Node(clinic.session, "A", openings, dealer, progress=progress)
 
 
 def node_of_owner(

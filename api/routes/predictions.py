@@ -9,8 +9,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
 
+from api.entries import Disclosure, JointPrediction
 from api.routes.dependencies import EntryIndex, JobId, ServiceOf, SignedBody, errors, json_body, signed_body
-from api.schemas import JobResponse, PredictionRequest, Queued, parsed
+from api.schemas import JobResponse, Location, PredictionRequest, Queued, parsed
 
 __all__ = ["router"]
 
@@ -76,6 +77,18 @@ def get_bundle(
         "Content-Disposition": f'attachment; filename="prediction-{index}.sealproof"',
     }
     return StreamingResponse(content, media_type="application/octet-stream", headers=headers)
+
+
+@router.get("/predictions/{index}/disclosures", summary="What was disclosed of a prediction", responses=errors(404))
+def get_disclosures(index: EntryIndex, service: ServiceOf) -> list[Location]:
+    """The ledger entries by which its clinic logged that it showed an answer to somebody.
+
+    They say neither whose answer it was nor what was shown: that is in the file that the clinic gave to the recipient,
+    who checks it with `sealproof verify --nonce`. A clinic logs a disclosure like any entry (POST /v1/entries).
+    """
+    prediction = service.registry.get(index, JointPrediction).reference
+    found = [entry for entry in service.registry.all(Disclosure) if entry.body.prediction == prediction]
+    return [Location.of(entry.reference) for entry in found]
 
 
 def _read_and_forget(path: FilePath) -> Iterator[bytes]:
