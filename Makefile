@@ -50,6 +50,8 @@ docs: $(STAMP)
 	$(BIN)/python docs/tools/readme.py --write
 
 bench: $(STAMP)
+	$(BIN)/sealproof bench mpc
+	$(BIN)/sealproof bench latency
 	$(BIN)/sealproof bench overhead
 
 clean:

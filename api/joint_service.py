@@ -179,7 +179,7 @@ class JointService:
             raise PredictionRefused(
                 "mpc.suspended",
                 f"a session of {clinic.body.name!r} and {owner.body.name!r} ended without its proofs (ledger entries "
-                f"{entries}): both owners look into it, and each runs `sealproof mpc clear`",
+                f"{entries}): both owners look into it, and each runs `sealproof mpc clear NAME -f FOLDER`",
             )
 
     def _check_cap(self, context: JointContext) -> None:

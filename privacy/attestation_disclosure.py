@@ -40,7 +40,7 @@ DISCLOSURE_CLAIMS = (
     "The committed answer of the referenced prediction, for the record whose handle is opened here, is what kind, "
     "value and tolerance say: equal to value in units of 2^-scaleBits (open), within tolerance grid steps of value "
     "grid steps (exact), or at least value grid steps (threshold), a grid step being 2^-gridBits.",
-    "It was proven to the recipient who chose recipientNonce, and says nothing to anybody else.",
+    "It was made for the recipient who chose recipientNonce; that it is true can be checked by anybody who has it.",
 )
 
 

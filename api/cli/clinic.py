@@ -176,7 +176,10 @@ def disclose(
     if as_json:
         print_json({"disclosure": str(path), "kind": kind})
     else:
-        out.print(f"disclosed and logged; give {path} to the recipient, who checks it with sealproof verify --nonce")
+        out.print(
+            f"disclosed and logged; give {path} to the recipient, who checks it with sealproof verify --nonce",
+            soft_wrap=True,
+        )
 
 
 def _records(clinic: Clinic, index: int | None, *, committed: bool) -> SubmittedRecords:

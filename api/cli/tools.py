@@ -24,13 +24,20 @@ _PARTS: tuple[tuple[str, str, str], ...] = (
     ("py_arkworks_bls12381", "verify bundles", "pip install sealproof"),
     ("tenseal", "clinic: encrypt and decrypt", "pip install 'sealproof[ckks]'"),
     ("sklearn", "publish scikit-learn models, demo data", "pip install 'sealproof[models]'"),
-    ("torch", "publish torch models", "pip install 'sealproof[torch]'"),
+    ("torch", "publish torch models, compute with another party", "pip install 'sealproof[torch]'"),
     ("fastapi", "run a server", "pip install 'sealproof[service]'"),
     ("uvicorn", "run a server", "pip install 'sealproof[service]'"),
     ("matplotlib", "plots of benchmarks", "pip install 'sealproof[bench]'"),
     ("zksk", "prove zero weights", "make setup, in a checkout"),
-    ("crypten", "compute with another party", "make setup, in a checkout"),
+    (
+        "crypten",
+        "compute with another party",
+        "pip install 'sealproof[mpc]' && pip install --no-deps crypten==0.4.1",
+    ),
 )
+_DEMO = ("sklearn", "fastapi", "uvicorn")
+_DEMO_ENCRYPTED = ("tenseal",)
+_DEMO_TOGETHER = ("torch", "crypten")
 
 
 def exposure(
@@ -91,19 +98,24 @@ def demo(
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for the report and the bundles.")] = Path(
         "demo-out"
     ),
-    ckks: Annotated[bool, typer.Option("--ckks", help="This part alone (the only one so far).")] = False,
+    ckks: Annotated[bool, typer.Option("--ckks", help="The part on encrypted records alone.")] = False,
+    mpc: Annotated[bool, typer.Option("--mpc", help="The part that clinic and owner compute together, alone.")] = False,
 ) -> None:
-    """The whole story on real patient data: publish, encrypt, predict, prove, verify, decrypt, and nine forgeries.
+    """The whole story on real patient data: publish, encrypt or commit, predict, prove, verify, read, and forgeries.
 
-    Leaves report.html and one bundle a data set. Example: sealproof demo
+    First on encrypted records, then computed together by the nodes of clinic and owner, one of which cheats once.
+    Leaves report.html and one bundle a prediction. Example: sealproof demo
     """
-    del ckks  # the only part that exists
-    for module, _, how in _PARTS:
-        if module in ("tenseal", "sklearn", "fastapi", "uvicorn") and importlib.util.find_spec(module) is None:
-            raise MissingDependency(module, "all", how)
+    encrypted, together = ckks or not mpc, mpc or not ckks
+    needed = (*_DEMO, *(_DEMO_ENCRYPTED if encrypted else ()), *(_DEMO_TOGETHER if together else ()))
+    missing = {
+        module: how for module, _, how in _PARTS if module in needed and importlib.util.find_spec(module) is None
+    }
+    if missing:
+        raise MissingDependency(", ".join(missing), "all", " && ".join(dict.fromkeys(missing.values())))
     from api.demo.run import run_demo
 
-    if not run_demo(out_folder):
+    if not run_demo(out_folder, encrypted=encrypted, together=together):
         raise typer.Exit(1)
 
 

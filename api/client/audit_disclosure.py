@@ -10,7 +10,6 @@ statement that it signed, and the proof. All steps of the prediction come first;
 from __future__ import annotations
 
 from dataclasses import InitVar, dataclass
-from decimal import Decimal
 
 from api.binding import Located
 from api.client.audit_base import Evidence
@@ -64,9 +63,10 @@ def in_words(statement: AnswerStatement) -> str:
 
 
 def _decimal(value: int, bits: int) -> str:
-    """value / 2^bits, exactly."""
-    shown = format(Decimal(value * 5**bits).scaleb(-bits), "f") if bits else str(value)
-    return shown.rstrip("0").rstrip(".") if "." in shown else shown
+    """value / 2^bits, every digit of it: a decimal of the library would be rounded to 28."""
+    digits = str(abs(value) * 5**bits).rjust(bits + 1, "0")
+    whole, part = digits[: len(digits) - bits], digits[len(digits) - bits :].rstrip("0")
+    return ("-" if value < 0 else "") + whole + (f".{part}" if part else "")
 
 
 class DisclosureAudit:

@@ -32,28 +32,28 @@ _WAIT_SECONDS: Final = 60.0
 
 
 class CheatingScene:
-    """The scene between `owner` and `clinic`, whose nodes run as `parties`, about committed records and a model."""
+    """The scene between `owner` and `clinic`, whose nodes are among `processes`, about committed `records`."""
 
     def __init__(
-        self, owner: Owner, clinic: Clinic, parties: Parties, records: SubmittedRecords, model: LocatedModel
+        self, owner: Owner, clinic: Clinic, processes: Parties, records: SubmittedRecords, model: LocatedModel
     ) -> None:
-        self._owner, self._clinic, self._parties = owner, clinic, parties
+        self._owner, self._clinic, self._processes = owner, clinic, processes
         self._records, self._model = records, model
 
     def tell(self, check: Callable[[Scores], object]) -> CheatReport:
         """Tell it. `check` raises unless the scores of the last prediction are right; so does all that should hold."""
         say("\nNow a node that cheats: a single bit that it sends is wrong, as if to find out a patient's measurement")
         clock, clinic, owner = Clock(), self._clinic, self._owner
-        clock.time("owner's node", "start again with changed software", lambda: self._exchange(_CHANGED))
+        clock.time("owner's node", "start again with changed software", lambda: self._processes.start_owner(_CHANGED))
         request = clock.time("clinic", "ask for predictions", lambda: clinic.request(self._records, self._model))
         said = clock.time(
             BOTH_NODES,
-            f"find that the proof would not hold ({_CHECK}), say so on the ledger, and reveal nothing",
+            f"find that the proof would not hold ({_CHECK}), stop, and say so on the ledger",
             lambda: self._both_suspend(request),
         )
         failure = clock.time("clinic", "read that there are no answers, and why", lambda: self._failure(request))
         refusal = clock.time("server", f"refuse the next request about these two ({_REFUSED})", self._refusal)
-        clock.time("owner's node", "start again with the product's software", lambda: self._exchange("api.cli"))
+        clock.time("owner's node", "start again with the product's software", self._processes.start_owner)
         clock.time(
             "clinic",
             f"look into it, then `sealproof mpc clear {owner.session.identity.name}`",
@@ -70,14 +70,10 @@ class CheatingScene:
         check(scores)
         return CheatReport(clock.steps, clinic_said=said[0], owner_said=said[1], failure=failure, refusal=refusal)
 
-    def _exchange(self, module: str) -> None:
-        self._parties.start_owner(module)
-        self._parties.ready("owner")
-
     def _both_suspend(self, request: PredictionRequest) -> tuple[str, str]:
         """What the clinic's node and the owner's say at the end of the session, once both have written it down."""
         said = []
-        for node in (self._parties.clinic, self._parties.owner):
+        for node in (self._processes.clinic, self._processes.owner):
             said.append(node.find(rf"job {request.job} ended: (.*)", "end of the session")[1].strip())
             if _CHECK not in said[-1]:
                 raise RuntimeError(f"the {node.name} ended the session for another reason: {said[-1]}")

@@ -1,4 +1,4 @@
-"""What every forger of bundles needs: the ledger of an honest bundle, its parts, and a way to put them together anew."""
+"""What every forger of bundles needs: an honest bundle in parts, its ledger, and a way to put others together."""
 
 from __future__ import annotations
 

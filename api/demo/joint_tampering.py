@@ -23,6 +23,7 @@ from api.entries import (
     JointPrediction,
     Network,
     Party,
+    Policy,
     Reference,
     decode_entry,
     decode_point_list,
@@ -42,7 +43,7 @@ from privacy.zk.group import ARKWORKS, POINT_BYTES
 __all__ = ["JointForger", "JointKeys"]
 
 _PROOF_TAG: Final = b"sealproof/joint-proof/v1\n"
-_WIDE_BITS: Final = 40
+_WIDE_BITS: Final = 60
 
 
 @dataclass(frozen=True)
@@ -80,14 +81,15 @@ class JointForger(BundleForger):
     def all(self) -> list[Forgery]:
         """Every forgery, in the order in which the demonstration tells them."""
         server, owner, clinic = "dishonest server", "model owner and server", "clinic and server"
+        everybody = "owner, clinic and server together"
         told: list[tuple[str, str, Callable[[], Path]]] = [
             (server, "one patient's answer raised by one unit inside the finished proof", self.raised_answer),
             (server, "every answer halved, by stating another scale", self.other_scale),
             (server, "the proof of this session presented as that of another", self.other_session),
             (server, "an attestation that leaves the last patient out", self.fewer_patients),
-            (owner, "one secret weight changed, committed to and certified anew", self.other_weight),
-            (owner, "a model with numbers so large that they could wrap around", self.wrapping_network),
             (owner, "the records used with a model that the clinic had not allowed", self.forbidden_model),
+            (everybody, "one secret weight changed, committed to and certified anew", self.other_weight),
+            (everybody, "a model with numbers so large that they could wrap around", self.wrapping_network),
             (clinic, "two patients exchanged in the list of committed records", self.exchanged_patients),
             ("another clinic", "the same records and their proof presented as its own", self.stolen_records),
             ("clinic and model owner", "a prediction that no server has logged", self.own_prediction),
@@ -126,7 +128,7 @@ class JointForger(BundleForger):
         """Log the same proof once more, under the present head, as if it had been made in a session of its own."""
 
         def body(log: Log) -> JointPrediction:
-            return replace(self._at_head(log), session=sha256(self._prediction.session).digest())
+            return replace(self._about(log), session=sha256(self._prediction.session).digest())
 
         return self._publish("other-session", body)
 
@@ -140,10 +142,15 @@ class JointForger(BundleForger):
 
         return self._publish("fewer-patients", lambda log: self._prediction, altered=altered)
 
-    # -- the model owner with it --------------------------------------------------------------------------------------
+    # -- owner, clinic, and everybody together ------------------------------------------------------------------------
+
+    def forbidden_model(self) -> Path:
+        """The same network under another version: nobody asked the clinic about it."""
+        model = replace(self._model, version="2")
+        return self._publish("forbidden-model", lambda log: self._about(log, model=self._log_model(log, model)))
 
     def other_weight(self) -> Path:
-        """The owner changes one weight of one neuron, commits and certifies; the proof is that of the old weights."""
+        """One weight of one neuron changes, the clinic agrees; the proof is still that of the old weights."""
         first = self._rows[0][0]
         weight = first.weights[0] + (1 if first.weights[0] <= 0 else -1)
         changed = replace(first, weights=(weight, *first.weights[1:]))
@@ -158,18 +165,12 @@ class JointForger(BundleForger):
         certificate = certify_network(statement, openings)
         digest = sha256(certificate).digest()
         model = binding.network_entry(statement, digest, self._model.artefact, self._model.card)
-        return self._with_model("other-weight", model, self._replaced((self._model.certificate, certificate)))
+        return self._allowed("other-weight", model, self._replaced((self._model.certificate, certificate)))
 
     def wrapping_network(self) -> Path:
         """Public bounds under which a "network" could compute modulo the group order instead of with integers."""
         first, *rest = self._model.layers
-        return self._with_model("wrapping", replace(self._model, layers=(replace(first, b=_WIDE_BITS), *rest)))
-
-    def forbidden_model(self) -> Path:
-        """The same network under another version: nobody asked the clinic about it."""
-        return self._with_model("forbidden-model", replace(self._model, version="2"))
-
-    # -- the clinic with it -------------------------------------------------------------------------------------------
+        return self._allowed("wrapping-network", replace(self._model, layers=(replace(first, b=_WIDE_BITS), *rest)))
 
     def exchanged_patients(self) -> Path:
         """The commitments of the first two patients in each other's place."""
@@ -177,27 +178,28 @@ class JointForger(BundleForger):
         first, second, *others = decode_point_list(listed, self._records.count)
         changed = encode_point_list((second, first, *others))
         records = replace(self._records, commitments=sha256(changed).digest())
-        return self._with_records(
-            "exchanged-patients",
-            records,
-            self._clinic,
-            self._keys.clinic,
-            self._replaced((self._records.commitments, changed)),
+        blobs = self._replaced((self._records.commitments, changed))
+        return self._publish(
+            "exchanged-patients", lambda log: self._about(log, records=self._log_records(log, records)), blobs=blobs
         )
 
     def stolen_records(self) -> Path:
         """Another clinic registers, and logs the same commitments and certificate under its own name."""
         key = Ed25519PrivateKey.generate()
-        party = sign_entry(Party("clinic", "st-bruno", key.public_key().public_bytes_raw()), None, key)
-        thief = Reference.to(len(self._entries), party)
         records = replace(self._records, clinic="st-bruno")
-        return self._with_records("stolen-records", records, thief, key, self._blobs, before=[party])
+
+        def body(log: Log) -> JointPrediction:
+            party = _logged(
+                log, sign_entry(Party("clinic", "st-bruno", key.public_key().public_bytes_raw()), None, key)
+            )
+            return self._about(log, records=_logged(log, sign_entry(records, party, key)))
+
+        return self._publish("stolen-records", body)
 
     def own_prediction(self) -> Path:
         """The owner logs and attests the prediction itself: no server has counted it."""
         with self._open_log("own-prediction") as log:
-            body = self._at_head(log)
-            return self._log_and_write("own-prediction", log, body, self._owner, self._keys.owner)
+            return self._log_and_write("own-prediction", log, self._about(log), self._owner, self._keys.owner)
 
     # -- tools --------------------------------------------------------------------------------------------------------
 
@@ -206,38 +208,30 @@ class JointForger(BundleForger):
             raise TypeError("the bundle has no joint prediction")
         return decode_entry(self._entries[reference.index])
 
-    def _at_head(self, log: Log) -> JointPrediction:
-        """The prediction, as if it had been made under the ledger's present head."""
+    def _about(self, log: Log, *, model: Reference | None = None, records: Reference | None = None) -> JointPrediction:
+        """The prediction, as if it had been made about these entries and under the ledger's present head."""
         head = log.head()
-        return replace(self._prediction, checkpoint_size=head.size, checkpoint_root=head.root)
+        return replace(
+            self._prediction,
+            model=model or self._prediction.model,
+            records=records or self._prediction.records,
+            checkpoint_size=head.size,
+            checkpoint_root=head.root,
+        )
 
-    def _with_model(self, name: str, model: Network, blobs: Iterable[bytes] | None = None) -> Path:
-        """The prediction of another network entry of the owner's."""
+    def _log_model(self, log: Log, model: Network) -> Reference:
+        return _logged(log, sign_entry(model, self._owner, self._keys.owner))
 
-        def body(log: Log) -> JointPrediction:
-            entry = sign_entry(model, self._owner, self._keys.owner)
-            reference = Reference.to(log.append(entry).index, entry)
-            return replace(self._at_head(log), model=reference)
+    def _log_records(self, log: Log, records: CommittedRecords) -> Reference:
+        return _logged(log, sign_entry(records, self._clinic, self._keys.clinic))
 
-        return self._publish(name, body, blobs=blobs)
-
-    def _with_records(
-        self,
-        name: str,
-        records: CommittedRecords,
-        author: Reference | None,
-        key: Ed25519PrivateKey,
-        blobs: Iterable[bytes],
-        before: Sequence[bytes] = (),
-    ) -> Path:
-        """The prediction about another records entry, logged after the entries `before`; any model may be used on it."""
+    def _allowed(self, name: str, model: Network, blobs: Iterable[bytes] | None = None) -> Path:
+        """The prediction of another network entry, with the consent of the clinic."""
 
         def body(log: Log) -> JointPrediction:
-            for entry in before:
-                log.append(entry)
-            entry = sign_entry(records, author, key)
-            reference = Reference.to(log.append(entry).index, entry)
-            return replace(self._at_head(log), records=reference)
+            other = self._log_model(log, model)
+            records = replace(self._records, policy=Policy((other,), None))
+            return self._about(log, model=other, records=self._log_records(log, records))
 
         return self._publish(name, body, blobs=blobs)
 
@@ -278,8 +272,13 @@ class JointForger(BundleForger):
         return self._write(name, log, body.checkpoint_size, envelope, self._blobs if blobs is None else blobs, members)
 
 
+def _logged(log: Log, entry: bytes) -> Reference:
+    """Append an entry; the reference to it."""
+    return Reference.to(log.append(entry).index, entry)
+
+
 def _answers(proof: bytes, step: int, hidden: int, patients: int) -> list[bytes]:
-    """The C_z that a joint proof is about: for each patient `step` points, of which `hidden` come before the answers."""
+    """The C_z of a joint proof: it has `step` points for each patient, of which `hidden` come before the answers."""
     first = len(_PROOF_TAG)
     points = [
         ARKWORKS.decode(proof[i : i + POINT_BYTES])

@@ -20,7 +20,6 @@ from api.client.joint_answers import open_joint_answers
 from api.client.joint_prediction import VerifiedJointPrediction
 from api.client.owner import Owner
 from api.client.scores import Scores
-from api.client.transport import Server
 from api.demo.cheating import CheatingScene
 from api.demo.joint_data import JointModel, JointStudy, joint_studies
 from api.demo.joint_report import CheatReport, JointModelReport, JointPatient, JointReport, JointStudyReport
@@ -34,7 +33,7 @@ from ledger import Signer
 from privacy import attestation
 from privacy.models.network_quantise import network_error_bound, reference_network
 
-__all__ = ["JointStory", "warm_up"]
+__all__ = ["tell_together", "warm_up"]
 
 _PAUSE_SECONDS: Final = 0.05
 
@@ -72,42 +71,62 @@ class _Predicted:
     scores: Scores
     verdict: dict[str, Any]
     steps: Sequence[Step]
-    traffic: Sequence[tuple[str, int]]
+    sent: int
+    received: int
+    """Bytes between the nodes, as the clinic's sees it."""
+    dealt: int
 
 
-class JointStory:
-    """Tells it, against the server at `url`, with every party's folder under `state`.
+def tell_together(
+    folder: Path, state: Path, url: str, log_key: str, parties: tuple[Owner, Clinic] | None = None
+) -> JointReport:
+    """Both studies, the forgeries, and a node that cheats. Raises when anything honest does not hold.
 
-    `owner` and `clinic` took part in what was told before; without them both register, and the clinic needs no key.
+    Every party has a folder under `state`; bundles go to `folder`. `parties` took part in what was told before, at the
+    server at `url`; without them both register, and the clinic needs no key.
     """
+    say("\nComputed together: records stay with the clinic, weights with the model owner, and neither is sent")
+    clock = Clock()
+    if parties is None:
+        owner = clock.time(
+            "model owner", "register", lambda: Owner.init(state / "owner", url, "heart-lab", log_key=log_key)
+        )
+        clinic = clock.time(
+            "clinic",
+            "register; it needs no encryption key",
+            lambda: Clinic.init(state / "clinic", url, "st-anna", log_key=log_key, ckks=False),
+        )
+        parties = owner, clinic
+    with Parties(state) as processes:
+        return _Story(folder, state, log_key, *parties, processes, clock).tell()
 
+
+class _Story:
     def __init__(
         self,
         folder: Path,
         state: Path,
-        url: str,
         log_key: str,
-        owner: Owner | None = None,
-        clinic: Clinic | None = None,
+        owner: Owner,
+        clinic: Clinic,
+        processes: Parties,
+        clock: Clock,
     ) -> None:
         self._folder, self._state, self._log_key = folder, state, log_key
-        self._server = Server(url)
-        self._owner = owner or Owner.init(state / "owner", url, "heart-lab", log_key=log_key)
-        self._clinic = clinic or Clinic.init(state / "clinic", url, "st-anna", log_key=log_key, ckks=False)
+        self._owner, self._clinic = owner, clinic
+        self._processes = processes
+        self._starting = clock
+        self._server = clinic.session.server
 
     def tell(self) -> JointReport:
-        """Both studies, the forgeries, and a node that cheats. Raises when anything honest does not hold."""
-        say("\nNow without encrypted records: clinic and owner compute together, and neither shows what it has")
-        with Parties(self._state) as parties:
-            starting = Clock()
-            self._start(parties, starting)
-            studies = joint_studies()
-            told = [self._tell(study, parties) for study in studies]
-            # A disclosure belongs here: every bundle is written, and the clinic has opened its answers.
-            tamperings = self._tamper(studies[0].models[-1].model.name)
-            cheat = self._cheat(studies[0], parties)
+        self._start(self._starting)
+        studies = joint_studies()
+        told = [self._tell(study) for study in studies]
+        # A disclosure belongs here: every bundle is written, and the clinic has opened its answers.
+        tamperings = self._tamper(studies[0].models[-1].model.name)
+        cheat = self._cheat(studies[0])
         return JointReport(
-            starting=starting.steps,
+            starting=self._starting.steps,
             studies=told,
             tamperings=tamperings,
             cheat=cheat,
@@ -115,21 +134,20 @@ class JointStory:
             not_claimed=attestation.JOINT_NOT_CLAIMED,
         )
 
-    def _start(self, parties: Parties, clock: Clock) -> None:
-        clock.time("dealer", "start; it will hand out random numbers and see nothing else", parties.start_dealer)
-        parties.start_nodes()
-        clock.time("owner's node", "start, beside the weights, which stay there", lambda: parties.ready("owner"))
-        clock.time("clinic's node", "start, beside the records, which stay there", lambda: parties.ready("clinic"))
+    def _start(self, clock: Clock) -> None:
+        processes = self._processes
+        clock.time("dealer", "start; it will hand out random numbers and see nothing else", processes.start_dealer)
+        clock.time(BOTH_NODES, "start, each beside what must stay: records, weights", processes.start_nodes)
 
     # -- one study ----------------------------------------------------------------------------------------------------
 
-    def _tell(self, study: JointStudy, parties: Parties) -> JointStudyReport:
+    def _tell(self, study: JointStudy) -> JointStudyReport:
         """One data set, from the CSV file to the verified answers of both models."""
         few, clock = study.study, Clock()
         say(f"\n{few.title}: {len(few.cohort)} patients, {few.schema.d} measurements each")
         published = [self._publish(model, few.card, clock) for model in study.models]
         records = self._commit(study, published, clock)
-        found = [self._predict(records, one, parties) for one in published]
+        found = [self._predict(records, one) for one in published]
         return JointStudyReport(
             title=few.title,
             question=few.question,
@@ -173,7 +191,7 @@ class JointStory:
             lambda: self._clinic.submit(path, schema=study.study.schema, scheme="mpc", policy=allowed, id_column="id"),
         )
 
-    def _predict(self, records: SubmittedRecords, published: _Published, parties: Parties) -> _Predicted:
+    def _predict(self, records: SubmittedRecords, published: _Published) -> _Predicted:
         """Ask, let both nodes compute and prove, audit, and only then open the answers."""
         clinic, bundle, clock = self._clinic, published.bundle, Clock()
         request = clock.time(
@@ -200,11 +218,12 @@ class JointStory:
             "verify the bundle again, and only then put both halves of the answers together",
             lambda: clinic.open_bundle(bundle, request),
         )
-        return _Predicted(scores, verdict, clock.steps, _traffic(parties, request, scores))
+        return _Predicted(scores, verdict, clock.steps, *_traffic(self._processes, request, scores))
 
     def _wait(self, request: PredictionRequest) -> None:
         """Until the nodes have delivered, or have given up: then the next step says why."""
         while self._clinic.state(request).state == "computing":
+            self._processes.check_alive()
             time.sleep(_PAUSE_SECONDS)
 
     def _compare(self, study: JointStudy, published: _Published, found: _Predicted) -> JointModelReport:
@@ -226,9 +245,17 @@ class JointStory:
             checks=[(c["name"], c["shows"], c["seconds"]) for c in found.verdict["checks"]],
             scores=[(float(a), bool(t)) for a, t in zip(answers, few.truth, strict=True)] if few.classifies else [],
             pairs=[] if few.classifies else [(float(a), float(t)) for a, t in zip(answers, few.truth, strict=True)],
+            seconds=sum(step.seconds for step in found.steps if step.actor == BOTH_NODES),
+            between=found.sent + found.received,
             exposure=_exposure(model, row),
             bundle=str(published.bundle),
-            sizes=[("bundle", published.bundle.stat().st_size), ("proof in it", proof), *found.traffic],
+            sizes=[
+                ("bundle", published.bundle.stat().st_size),
+                ("proof in it", proof),
+                ("from the clinic's node to the owner's", found.sent),
+                ("from the owner's node to the clinic's", found.received),
+                ("random numbers from the dealer", found.dealt),
+            ],
         )
 
     def _check(self, study: JointStudy, model: JointModel, scores: Scores) -> float:
@@ -264,12 +291,12 @@ class JointStory:
         )
         return judge(forger.all(), self._state, self._log_key)
 
-    def _cheat(self, study: JointStudy, parties: Parties) -> CheatReport:
+    def _cheat(self, study: JointStudy) -> CheatReport:
         """A live scene with the linear model of a study."""
         model = study.models[0]
         entry = self._owner.session.model(model.model.name)
         records = next(mine for mine in self._clinic.records() if mine.committed)
-        scene = CheatingScene(self._owner, self._clinic, parties, records, entry)
+        scene = CheatingScene(self._owner, self._clinic, self._processes, records, entry)
         return scene.tell(lambda scores: self._check(study, model, scores))
 
 
@@ -279,16 +306,12 @@ def _joint(scores: Scores) -> VerifiedJointPrediction:
     return scores.verified
 
 
-def _traffic(parties: Parties, request: PredictionRequest, scores: Scores) -> list[tuple[str, int]]:
-    """What went between the processes, by their own logs."""
+def _traffic(processes: Parties, request: PredictionRequest, scores: Scores) -> tuple[int, int, int]:
+    """Bytes that the clinic's node sent and received, and that the dealer dealt, by their own logs."""
     session = _joint(scores).prediction.body.session.hex()[:16]
-    told = parties.clinic.find(rf"job {request.job}: proven; (\d+) bytes sent, (\d+) received", "word of its session")
-    dealt = parties.dealer.find(rf"session {session} .* (\d+) bytes dealt", "word of the session")
-    return [
-        ("from the clinic's node to the owner's", int(told[1])),
-        ("from the owner's node to the clinic's", int(told[2])),
-        ("from the dealer, random numbers", int(dealt[1])),
-    ]
+    told = processes.clinic.find(rf"job {request.job}: proven; (\d+) bytes sent, (\d+) received", "word of its session")
+    dealt = processes.dealer.find(rf"session {session} .* (\d+) bytes dealt", "word of the session")
+    return int(told[1]), int(told[2]), int(dealt[1])
 
 
 def _exposure(model: JointModel, row: dict[str, Any]) -> str:

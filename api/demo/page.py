@@ -22,6 +22,7 @@ __all__ = [
     "steps_table",
     "table",
     "tampering_table",
+    "unbroken",
 ]
 
 
@@ -53,13 +54,15 @@ STYLE = """
 *{box-sizing:border-box}body{margin:0;background:var(--back);color:var(--ink);font:16px/1.55 system-ui,sans-serif}
 main{max-width:60rem;margin:0 auto;padding:1.5rem}section{background:var(--paper);border:1px solid var(--line);
 border-radius:10px;padding:1.2rem 1.5rem;margin:1.2rem 0}h1{font-size:1.7rem;margin:.2rem 0}h2{font-size:1.25rem;
-margin:.2rem 0 .6rem}h3{font-size:1rem;margin:1.2rem 0 .4rem}p{margin:.4rem 0}.lead{color:var(--soft)}
+margin:.2rem 0 .6rem}h2.part{font-size:1.45rem;margin:2.2rem 0 .2rem}h3{font-size:1rem;margin:1.2rem 0 .4rem}
+p{margin:.4rem 0}.lead{color:var(--soft)}
 .verdict{display:flex;gap:1rem;flex-wrap:wrap;margin:1rem 0}.tile{flex:1 1 12rem;border:1px solid var(--line);
 border-radius:10px;padding:.8rem 1rem;background:var(--paper)}.tile b{display:block;font-size:1.5rem}
 .tile span{color:var(--soft);font-size:.9rem}.good{color:var(--good)}.bad{color:var(--bad)}
+code.bad,.line{white-space:nowrap}
 table{border-collapse:collapse;width:100%;font-size:.93rem}th,td{text-align:left;padding:.35rem .6rem;
 border-bottom:1px solid var(--line);vertical-align:top}th{color:var(--soft);font-weight:600}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}code{font:.85em/1.4 ui-monospace,
+td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}td.n{white-space:nowrap}code{font:.85em/1.4 ui-monospace,
 monospace;overflow-wrap:anywhere}td{overflow-wrap:anywhere;min-width:7rem}
 td.n{min-width:0}.wide{overflow-x:auto}svg{max-width:100%;height:auto}details{margin:.6rem 0}
 summary{cursor:pointer;color:var(--soft)}li{margin:.2rem 0}
@@ -79,9 +82,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: set[int] 
 
 
 def steps_table(steps: Sequence[Step]) -> str:
-    """Who did what, how long it took, and how large the result is."""
+    """Who did what, how long it took, and, if anything has a size, how large the result is."""
     rows = [(escape(s.actor), escape(s.what), seconds_text(s.seconds), bytes_text(s.size)) for s in steps]
-    return table(["who", "what", "time", "size"], rows, numbers={2, 3})
+    columns = 4 if any(step.size is not None for step in steps) else 3
+    return table(["who", "what", "time", "size"][:columns], [row[:columns] for row in rows], numbers={2, 3})
 
 
 def checks_table(checks: Sequence[tuple[str, str, float]]) -> str:
@@ -104,6 +108,11 @@ def promises(claims: Sequence[str], not_claimed: Sequence[str]) -> str:
     proved = "".join(f"<li>{escape(sentence)}</li>" for sentence in claims)
     others = "".join(f"<li>{escape(sentence)}</li>" for sentence in not_claimed)
     return f"<section><h2>What is proved</h2><ul>{proved}</ul><h2>What is not</h2><ul>{others}</ul></section>"
+
+
+def unbroken(text: str) -> str:
+    """A text, escaped, that is not broken into lines."""
+    return f'<span class="line">{escape(text)}</span>'
 
 
 def seconds_text(value: float) -> str:

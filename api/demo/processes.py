@@ -38,6 +38,7 @@ FORBIDDEN: Final = (
 )
 """What cannot be imported in the auditor's process."""
 
+_PRODUCT: Final = "api.cli"
 _START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 10.0
 _PAUSE_SECONDS: Final = 0.05
@@ -52,7 +53,7 @@ class Background:
         log: Path,
         arguments: Sequence[str],
         *,
-        module: str = "api.cli",
+        module: str = _PRODUCT,
         end: signal.Signals = signal.SIGTERM,
     ) -> None:
         self.name = name
@@ -66,6 +67,11 @@ class Background:
                 [sys.executable, "-m", module, *arguments], stdout=sink, stderr=sink, env=environment
             )
 
+    def check_alive(self, what: str) -> None:
+        """Raise RuntimeError with the end of the log if it ended; `what` it was to do."""
+        if self._process.poll() is not None:
+            raise RuntimeError(f"the {self.name} ended before {what}:\n{self.text()[-2000:]}")
+
     def text(self) -> str:
         """What it has printed so far."""
         with self._log.open("rb") as log:
@@ -76,8 +82,7 @@ class Background:
         """Wait until `condition` holds. Raises RuntimeError with the end of the log if it does not, or it ended."""
         end = time.monotonic() + seconds
         while not condition():
-            if self._process.poll() is not None:
-                raise RuntimeError(f"the {self.name} ended before {what}:\n{self.text()[-2000:]}")
+            self.check_alive(what)
             if time.monotonic() > end:
                 raise RuntimeError(f"the {self.name}: no {what} within {seconds:.0f} s; see {self._log}")
             time.sleep(_PAUSE_SECONDS)
@@ -136,7 +141,7 @@ class Parties:
     """The dealer, the clinic's node and the owner's, each in a process of its own; a context manager that ends them.
 
     The parties' folders are `state`/clinic and `state`/owner, the dealer's is `state`/dealer. Nothing runs until it is
-    started. Nodes are ready once `ready` returns, the dealer is at once.
+    started; every `start_...` returns once what it started is ready.
     """
 
     def __init__(self, state: Path) -> None:
@@ -171,20 +176,26 @@ class Parties:
 
     def start_nodes(self) -> None:
         """`sealproof mpc node` of both: the clinic's connects to the owner's and listens nowhere."""
-        self._start("clinic", [], "api.cli")
+        self._begin("clinic", [], _PRODUCT)
         self.start_owner()
+        self._ready("clinic")
 
-    def start_owner(self, module: str = "api.cli") -> None:
-        """The owner's node, in the place of one that runs. `module` is its software: the product's, or a changed one."""
+    def start_owner(self, module: str = _PRODUCT) -> None:
+        """The owner's node, in the place of one that runs. `module` is its software: the product's, or another."""
         if "owner" in self._running:
             self._running.pop("owner").stop()
-        self._start("owner", ["--listen", self._listen], module)
+        self._begin("owner", ["--listen", self._listen], module)
+        self._ready("owner")
 
-    def ready(self, role: str) -> None:
-        """Wait until the clinic's node, or the owner's, is ready."""
+    def check_alive(self) -> None:
+        """Raise RuntimeError if one of them ended."""
+        for process in self._running.values():
+            process.check_alive("the work was done")
+
+    def _ready(self, role: str) -> None:
         self._running[role].find("is ready", "word that it is ready")
 
-    def _start(self, role: str, arguments: Sequence[str], module: str) -> None:
+    def _begin(self, role: str, arguments: Sequence[str], module: str) -> None:
         command = ["mpc", "node", "-f", str(self._state / role), *self._dealer, *arguments]
         # It waits for offers for seconds on end: only an interrupt ends that at once.
         self._running[role] = Background(

@@ -58,12 +58,12 @@ def render(report: Report) -> str:
         (f"{count} of {count}", "manipulations refused, each by a named check"),
     ]
     if report.together is not None:
-        tiles.append(("caught", "a node that cheated while it computed, before it learned anything"))
+        tiles.append(("caught", "a node that cheated while it computed, before it could read a measurement"))
     parts = []
     if report.encrypted is not None:
-        parts.append("<h2 class=part>On encrypted records</h2>" + render_encrypted(report.encrypted))
+        parts.append('<h2 class="part">On encrypted records</h2>' + render_encrypted(report.encrypted))
     if report.together is not None:
-        parts.append("<h2 class=part>Computed together</h2>" + render_joint(report.together))
+        parts.append('<h2 class="part">Computed together</h2>' + render_joint(report.together))
     return "".join(
         [
             '<!doctype html><html lang="en"><meta charset="utf-8">',
@@ -87,14 +87,14 @@ def _two_ways() -> str:
         ("the records", "are encrypted and sent", "stay in the clinic"),
         ("who computes", "the server, alone", "the clinic's computer and the owner's, together"),
         ("what can be computed", "linear models", "linear models and small neural networks"),
-        ("answers", "within a promised rounding error", "exactly the model's"),
+        ("answers", "within a promised rounding error", "exactly the committed model's"),
         ("patients at a time", "thousands, cheaply", "a few hundred"),
         ("must be online", "the server", "both computers, and a dealer of random numbers"),
     ]
     return (
-        "<section><h2>Two ways to the same end</h2><p>A prediction can be made in either of two ways. In both, the model "
-        "owner never sees a record, the clinic never sees the model's weights, and anybody can check afterwards that the "
-        f"answers are right.</p>{table(['', 'on encrypted records', 'computed together'], rows)}</section>"
+        "<section><h2>Two ways to the same end</h2><p>A prediction can be made in either of two ways. In both, the "
+        "model owner never sees a record, the clinic never sees the model's weights, and anybody can check afterwards "
+        f"that the answers are right.</p>{table(['', 'on encrypted records', 'computed together'], rows)}</section>"
     )
 
 

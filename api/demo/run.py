@@ -1,8 +1,8 @@
 """`sealproof demo`: real patients, a real server, and everybody's part in the order in which it happens.
 
 Each party has its own folder under <out>/state and uses the SDK as anybody would; the server is another process and
-talks HTTP, and so are the dealer and both nodes of two-party computation; the auditor is another process still, in which
-every library that is not the auditor's cannot be imported, and which sees no folder with a key in it.
+talks HTTP, and so are the dealer and both nodes of two-party computation; the auditor is another process still, in
+which every library that is not the auditor's cannot be imported, and which sees no folder with a key in it.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ def run_demo(folder: Path, *, encrypted: bool = True, together: bool = True) -> 
     second: JointReport | None = None
     with local_server(state / "server", origin) as (url, log_key):
         (folder / "log.vkey").write_text(f"{log_key}\n", encoding="utf-8")
-        parties: tuple[Owner | None, Clinic | None] = (None, None)
+        parties: tuple[Owner, Clinic] | None = None
         if encrypted:
             story = ckks.EncryptedStory(folder, state, url, log_key)
             first = story.tell()
             parties = story.parties
         if together:
-            second = mpc.JointStory(folder, state, url, log_key, *parties).tell()
+            second = mpc.tell_together(folder, state, url, log_key, parties)
     _retire(state / "server")
     _trust(folder, log_key)
     report = Report(

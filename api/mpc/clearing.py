@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import Final
 
 from api.client.session import Session
 from api.entries import Clearance, Party, Reference
@@ -12,6 +14,9 @@ from api.registry import Logged
 from privacy.errors import UsageError, VerificationFailed
 
 __all__ = ["Standing", "clear", "standing"]
+
+
+_KEY: Final = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ def standing(session: Session) -> list[Standing]:
 def clear(session: Session, peer: str) -> tuple[int, tuple[Reference, ...]]:
     """Clear what stands between the party of `session` and `peer`: how much here, and which entries on the ledger.
 
+    `peer` is a name, or a key in hex (which finds damaged records, too).
+
     The other owner must do the same. A party that cleared an entry before is not asked again.
 
     Raises:
@@ -57,6 +64,8 @@ def clear(session: Session, peer: str) -> tuple[int, tuple[Reference, ...]]:
     mirror = Mirror(session)
     mirror.follow(session.server.checkpoint())
     found = mirror.registry.party_named(peer)
+    if found is None and _KEY.fullmatch(peer):
+        found = mirror.registry.party_with_key(bytes.fromhex(peer))
     if found is None:
         raise UsageError(f"the ledger has no party {peer!r}")
     cleared = _clear_ledger(session, mirror, found)

@@ -36,7 +36,7 @@ from api.mpc.session import Progress, Terms, run_session
 from api.mpc.suspensions import SuspensionStore
 from api.mpc.terms import Examiner
 from ledger.errors import LedgerError
-from privacy.errors import PrivacyError, SessionBroken, UsageError
+from privacy.errors import DecodeError, PrivacyError, SessionBroken, UsageError, VerificationFailed
 from privacy.mpc.answers import AnswerShare
 from privacy.mpc.dealer import Role
 from privacy.mpc.joint_proof import answers_digest
@@ -49,6 +49,8 @@ __all__ = ["Node", "NodeDealer"]
 _WAIT_SECONDS: Final = 20
 _CONNECT_SECONDS: Final = 30.0
 _PAUSE_SECONDS: Final = 2.0
+_DELIVERY_SECONDS: Final = 900.0
+"""What A gives B to upload its proofs, during which B says nothing."""
 _MAX_REASON: Final = 400
 _LOGGER: Final = logging.getLogger("sealproof.node")
 
@@ -174,7 +176,8 @@ class Node:
                 raise SessionBroken("mpc.role", f"the server asks for the part of {offer.role}")
             terms = self._examiner.terms(offer)
             peer = terms.owner if self._role == "A" else terms.clinic
-            self.suspensions.check(peer.body.public_key)
+            with _as_suspended():
+                self.suspensions.check(peer.body.public_key)
             secret = self._secret(terms)
             with contextlib.closing(self._connect(offer, peer.body.public_key)) as channel:
                 keeper = _Keeper(self, terms, channel)
@@ -202,7 +205,7 @@ class Node:
     def _failed(self, offer: Offer, error: Exception, keeper: _Keeper | None) -> None:
         """Tell the server, and the ledger if the pair is suspended now."""
         check, message = getattr(error, "check", None) or "mpc.failed", _reason(error)
-        _LOGGER.error("job %s ended: %s", offer.job, message)
+        _LOGGER.error("job %s ended: %s", offer.job, error)
         if keeper is not None and keeper.suspended is not None:
             with _told("suspension"):
                 self._log_suspension(keeper.terms, keeper.suspended, message)
@@ -241,7 +244,7 @@ class _Keeper:
                 self._dealer.abort(reason)
             if self._marked is not None:
                 self.suspended = self._marked
-                self._node.suspensions.fail(self._marked, reason)
+                self._node.suspensions.fail(self._marked, _shown(error))
             raise
         finally:
             if self._dealer is not None:
@@ -260,7 +263,8 @@ class _Keeper:
             node._role,
             peer.body.public_key,
         )
-        node.suspensions.begin(peer.body.name, peer.body.public_key, session)
+        with _as_suspended():
+            node.suspensions.begin(peer.body.name, peer.body.public_key, session)
         self._marked = session
         if node._role == "B":
             self._folder = private_folder(node.session.folder / "sessions" / session.hex())
@@ -281,6 +285,7 @@ class _Keeper:
         """Both have verified: what happens from here on says nothing about secrets."""
         self._node.suspensions.finish(session)
         self._marked = None
+        self._channel.timeout = _DELIVERY_SECONDS
 
     def deliver(self, session: bytes, box: bytes) -> None:
         """B: upload the proofs, then report them."""
@@ -297,9 +302,25 @@ class _Keeper:
 
 
 def _reason(error: BaseException) -> str:
-    """Why a session ended, as any record can carry it: the other node may have chosen the words."""
+    """Why a session ended, for others: what a check or the server says, else only which kind of error it was here."""
+    if isinstance(error, SessionBroken | VerificationFailed | DecodeError | ServerError):
+        return _shown(error)
+    return f"{type(error).__name__} in the node that ended this; its log says more"
+
+
+def _shown(error: BaseException) -> str:
+    """An error as any record can carry it: the other node may have chosen the words."""
     shown = "".join(c if c.isascii() and c.isprintable() else " " if c.isspace() else "?" for c in str(error))
     return " ".join(shown.split())[:_MAX_REASON].strip() or type(error).__name__
+
+
+@contextlib.contextmanager
+def _as_suspended() -> Iterator[None]:
+    """That a pair is suspended is for the other side to know, too."""
+    try:
+        yield
+    except UsageError as error:
+        raise SessionBroken("mpc.suspended", str(error)) from error
 
 
 @contextlib.contextmanager

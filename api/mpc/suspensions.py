@@ -191,7 +191,7 @@ class SuspensionStore:
             except DecodeError as error:
                 raise DecodeError(
                     error.what,
-                    f"{error.reason}. The pair is suspended until `sealproof mpc clear {peer_key.hex()}`",
+                    f"{error.reason}. The pair is suspended until `sealproof mpc clear {peer_key.hex()} -f FOLDER`",
                 ) from error
             if found.under_way:
                 raise UsageError(
@@ -200,7 +200,7 @@ class SuspensionStore:
             raise UsageError(
                 f"no session with {found.peer!r}: suspended since {found.since}, session {found.session.hex()[:16]}: "
                 f"{found.reason}. Both owners have to look into it and then run "
-                f"`sealproof mpc clear {shlex.quote(found.peer)}`"
+                f"`sealproof mpc clear {shlex.quote(found.peer)} -f FOLDER`"
             )
 
     def _key_of(self, peer: bytes | str) -> bytes:

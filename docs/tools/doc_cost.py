@@ -11,7 +11,11 @@ FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 LATENCY, RESULTS, MPC = FOLDER / "latency.json", FOLDER / "overhead.json", FOLDER / "mpc.json"
 
 
-def _time(seconds: float) -> str:
+__all__ = ["LATENCY", "MPC", "PARTS", "RESULTS", "shown_size", "shown_time"]
+
+
+def shown_time(seconds: float) -> str:
+    """A time with three figures or so."""
     if seconds >= 1:
         return f"{seconds:.2f} s"
     return f"{seconds * 1e3:.1f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.1f} µs"
@@ -32,11 +36,11 @@ def _cost() -> str:
         f"| {work['patients']} patients x {work['features']} features | one block | "
         f"{largest} blocks in one proof, a block |",
         "|---|---|---|",
-        f"| bare SEAL: encode, encrypt, serialise | {_time(median('seal_encrypt'))} | |",
-        f"| clinic: encrypt, digests included | {_time(median('clinic_encrypt'))} | "
-        f"{_time(median(f'clinic_encrypt_{largest}') / largest)} |",
-        f"| server: evaluate and prove | {_time(one)} | {_time(many)} |",
-        f"| auditor: verify | {_time(median('verify'))} | {_time(median(f'verify_{largest}') / largest)} |",
+        f"| bare SEAL: encode, encrypt, serialise | {shown_time(median('seal_encrypt'))} | |",
+        f"| clinic: encrypt, digests included | {shown_time(median('clinic_encrypt'))} | "
+        f"{shown_time(median(f'clinic_encrypt_{largest}') / largest)} |",
+        f"| server: evaluate and prove | {shown_time(one)} | {shown_time(many)} |",
+        f"| auditor: verify | {shown_time(median('verify'))} | {shown_time(median(f'verify_{largest}') / largest)} |",
         f"| evaluate and prove / encrypt | {ratios['prove_over_encrypt']:.2f} | "
         f"{ratios[f'prove_over_encrypt_{largest}']:.2f} |",
         f"| verify / encrypt | {ratios['verify_over_encrypt']:.2f} | {ratios[f'verify_over_encrypt_{largest}']:.3f} |",
@@ -48,12 +52,12 @@ def _cost() -> str:
     lines = [
         *table,
         "",
-        f"One patient alone, from encryption to the decrypted answer: {_time(median('rows_total'))}, of which "
+        f"One patient alone, from encryption to the decrypted answer: {shown_time(median('rows_total'))}, of which "
         f"{size['rows_upload'] / 1e3:.1f} kB are uploaded; over HTTP, with the ledger and all checks, "
-        f"{_time(latency['median'])} from the request to the verified answer "
+        f"{shown_time(latency['median'])} from the request to the verified answer "
         "([latency.json](benchmarks/results/latency.json)). A key certificate (once a key) has "
-        f"{size['key_certificate'] / 1e6:.2f} MB and takes {_time(median('key_certificate_prove'))} to make and "
-        f"{_time(median('key_certificate_verify'))} to check.",
+        f"{size['key_certificate'] / 1e6:.2f} MB and takes {shown_time(median('key_certificate_prove'))} to make and "
+        f"{shown_time(median('key_certificate_verify'))} to check.",
         *_peers(result),
         "",
         f"Medians of one run on {machine['cpu']}, {machine['cores']} cores; Python {versions['python']}, "
@@ -65,8 +69,15 @@ def _cost() -> str:
     return "\n".join(lines)
 
 
-def _size(count: float) -> str:
+def shown_size(count: float) -> str:
+    """A number of bytes, in bytes, kB or MB."""
+    if count < 1e3:
+        return f"{count:.0f} B"
     return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
+
+
+def _factor(ratio: float) -> str:
+    return f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"
 
 
 def _two_parties() -> list[str]:
@@ -92,17 +103,17 @@ def _two_parties() -> list[str]:
         "|---" * (1 + len(columns)) + "|",
     ]
     for name, label in times.items():
-        values = [_time(seconds[f"{name}_{s}_{n}"]["median"] / n) for s, n in columns]
+        values = [shown_time(seconds[f"{name}_{s}_{n}"]["median"] / n) for s, n in columns]
         table.append(f"| {label} | {' | '.join(values)} |")
     for name, label in sizes.items():
-        table.append(f"| {label} | {' | '.join(_size(size[f'{name}_{s}_{n}'] / n) for s, n in columns)} |")
+        table.append(f"| {label} | {' | '.join(shown_size(size[f'{name}_{s}_{n}'] / n) for s, n in columns)} |")
     certificate = f"records_certificate_{full}"
-    made, checked = (_time(seconds[f"network_certificate_relu_{step}"]["median"]) for step in ("prove", "verify"))
+    made, checked = (shown_time(seconds[f"network_certificate_relu_{step}"]["median"]) for step in ("prove", "verify"))
     latency = json.loads(LATENCY.read_text(encoding="utf-8")).get("mpc")
     over_http = (
         [
             f"One patient and {widths} over HTTP, with server, both nodes, dealer and ledger: "
-            f"{_time(latency['seconds']['predict']['median'])} from the request to the verified answer."
+            f"{shown_time(latency['seconds']['predict']['median'])} from the request to the verified answer."
         ]
         if latency
         else []
@@ -111,15 +122,15 @@ def _two_parties() -> list[str]:
         f"Two parties, real patients ({work['data']}), a linear model and a {widths} network with ReLU, and a "
         "dealer that sees no data; nodes, dealer and auditor are processes of one machine, connected as in "
         f"production. In batches of {full}, ours without proof takes "
-        f"{ratios[f'compute_over_crypten_linear_{full}']:.2g} (linear) and "
-        f"{ratios[f'compute_over_crypten_relu_{full}']:.2g} (ReLU) times as long as CrypTen alone, and with proof "
-        f"{ratios[f'proof_over_compute_linear_{full}']:.2g} and {ratios[f'proof_over_compute_relu_{full}']:.2g} times "
-        "as long as without.",
+        f"{_factor(ratios[f'compute_over_crypten_linear_{full}'])} (linear) and "
+        f"{_factor(ratios[f'compute_over_crypten_relu_{full}'])} (ReLU) times as long as CrypTen alone, and with proof "
+        f"{_factor(ratios[f'proof_over_compute_linear_{full}'])} and "
+        f"{_factor(ratios[f'proof_over_compute_relu_{full}'])} times as long as without.",
         *over_http,
-        f"The certificate of the records has {_size(ratios['records_certificate_bytes_per_patient'])} a patient and is "
-        f"made in {_time(seconds[f'{certificate}_prove']['median'] / full)} and checked in "
-        f"{_time(seconds[f'{certificate}_verify']['median'] / full)} a patient; that of the network has "
-        f"{_size(size['network_certificate_relu'])} and takes {made} to make and {checked} to check.",
+        f"The certificate of the records has {shown_size(ratios['records_certificate_bytes_per_patient'])} a patient "
+        f"and is made in {shown_time(seconds[f'{certificate}_prove']['median'] / full)} and checked in "
+        f"{shown_time(seconds[f'{certificate}_verify']['median'] / full)} a patient; that of the network has "
+        f"{shown_size(size['network_certificate_relu'])} and takes {made} to make and {checked} to check.",
         f"CrypTen {result['versions']['crypten']}, torch {result['versions']['torch']}; all numbers: "
         "[mpc.json](benchmarks/results/mpc.json), as a picture: [mpc.png](benchmarks/results/mpc.png).",
     ]

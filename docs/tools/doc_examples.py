@@ -12,7 +12,8 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from doc_joint import add_joint_entries, joint_payload, network, signed_disclosure
+from doc_seeds import ORIGIN, PLACEHOLDER, WHEN, fenced, hex_lines, point, seed, signing_key
 
 from api import entries
 from api.consistency import ConsistencyProof
@@ -26,31 +27,15 @@ from privacy.bundle import BundleWriter
 from privacy.ckks import canonical
 from privacy.ckks.packing import Packing, positions
 from privacy.ckks.params import parameter_set
+from privacy.dsse import decode_envelope
 from privacy.models.artefact import encode_model
 from privacy.models.linear import LinearModel
+from privacy.models.network_artefact import encode_network
 from privacy.models.schema import Feature, Schema
-from privacy.zk.group import ARKWORKS
 
 __all__ = ["PARTS", "Example", "example"]
 
 PARAMS = parameter_set("linear-4096")
-ORIGIN = "example.org/log"
-WHEN = "2026-01-31T12:00:00Z"
-
-
-def seed(name: str) -> bytes:
-    """32 fixed bytes for a name."""
-    return hashlib.sha256(f"sealproof documentation: {name}".encode()).digest()
-
-
-def signing_key(name: str) -> Ed25519PrivateKey:
-    """The documentation's key of a party; worthless, as everybody has it."""
-    return Ed25519PrivateKey.from_private_bytes(seed(name))
-
-
-def point(name: str) -> bytes:
-    """Some point of the group."""
-    return ARKWORKS.encode(ARKWORKS.hash_to_curve(seed(name)))
 
 
 def schema() -> Schema:
@@ -83,6 +68,8 @@ class Example:
     consistency: bytes
     payload: bytes
     envelope: bytes
+    joint_payload: bytes
+    disclosure_payload: bytes
 
 
 @cache
@@ -102,13 +89,13 @@ def example() -> Example:
         add("party", entries.Party(role, name, public), None, name)  # type: ignore[arg-type]
 
     register("server", "example server")
-    register("clinic", "example clinic")
+    register("clinic", "example-clinic")
     register("owner", "example owner")
     server, clinic, owner = range(3)
     key = add(
         "key",
         entries.Key(
-            clinic="example clinic",
+            clinic="example-clinic",
             parameter_set=PARAMS.name,
             number=0,
             p0=seed("p0"),
@@ -118,7 +105,7 @@ def example() -> Example:
             certificate=seed("key certificate"),
         ),
         clinic,
-        "example clinic",
+        "example-clinic",
     )
     published = add(
         "model",
@@ -142,7 +129,7 @@ def example() -> Example:
     cohort = add(
         "records",
         entries.Records(
-            clinic="example clinic",
+            clinic="example-clinic",
             key=key,
             parameter_set=PARAMS.name,
             schema=schema().digest(),
@@ -155,10 +142,10 @@ def example() -> Example:
             policy=entries.Policy((published,), "2027-01-31T00:00:00Z"),
         ),
         clinic,
-        "example clinic",
+        "example-clinic",
     )
     result = seed("result ciphertext")
-    proof = b"an example, not a proof"
+    proof = PLACEHOLDER
     head = Frontier().extend(map(leaf_hash, log))[0]
     prediction = add(
         "prediction",
@@ -178,7 +165,14 @@ def example() -> Example:
         server,
         "example server",
     )
-    add("revocation", entries.Revocation(key, "The clinic's machine was stolen."), clinic, "example clinic")
+    add("revocation", entries.Revocation(key, "The clinic's machine was stolen."), clinic, "example-clinic")
+
+    def present() -> tuple[int, bytes]:
+        tree = Frontier().extend(map(leaf_hash, log))[0]
+        return tree.size, tree.root()
+
+    add_joint_entries(log, add, schema(), present, {"server": server, "clinic": clinic, "owner": owner})
+    joint = names.index("joint-prediction")
 
     frontier, nodes = Frontier().extend(map(leaf_hash, log))
     signer = Signer(ORIGIN, seed("log"))
@@ -213,11 +207,9 @@ def example() -> Example:
         consistency=growth.format(),
         payload=attestation.encode_statement(predicate),
         envelope=attestation.sign_statement(predicate, signing_key("example server")),
+        joint_payload=joint_payload(log, joint),
+        disclosure_payload=decode_envelope(signed_disclosure(log, joint)).payload_bytes(),
     )
-
-
-def _fenced(language: str, data: bytes) -> str:
-    return f"```{language}\n{data.decode('utf-8').rstrip()}\n```"
 
 
 def ledger_entries() -> str:
@@ -226,38 +218,53 @@ def ledger_entries() -> str:
     for index, (name, data) in enumerate(zip(example().names, example().entries, strict=True)):
         if name not in shown:
             title = f"`sealproof/{name}/v1`, entry {index}, {len(data)} bytes, leaf hash `{leaf_hash(data).hex()}`:"
-            shown[name] = f"{title}\n\n{_fenced('json', data)}"
+            shown[name] = f"{title}\n\n{fenced('json', data)}"
     return "\n\n".join(shown.values())
 
 
 def checkpoint() -> str:
     """The checkpoint over those entries, and the key that signed it."""
-    return f"Verifier key `{example().verifier_key}`.\n\n{_fenced('text', example().checkpoint)}"
+    return f"Verifier key `{example().verifier_key}`.\n\n{fenced('text', example().checkpoint)}"
 
 
 def tlog_proof() -> str:
     """The proof file of the prediction entry."""
-    return _fenced("text", example().tlog_proof)
+    return fenced("text", example().tlog_proof)
 
 
 def consistency() -> str:
     """From the head that the prediction names to the checkpoint."""
-    return _fenced("text", example().consistency)
+    return fenced("text", example().consistency)
 
 
 def statement() -> str:
     """The statement about that prediction: the payload of its envelope."""
-    return _fenced("json", example().payload)
+    return fenced("json", example().payload)
+
+
+def joint_statement() -> str:
+    """The statement about the joint prediction."""
+    return fenced("json", example().joint_payload)
+
+
+def disclosure_statement() -> str:
+    """What the examples' clinic signs when it discloses an answer of it."""
+    return fenced("json", example().disclosure_payload)
 
 
 def schema_json() -> str:
     """The example's schema."""
-    return f"{_fenced('json', schema().encode_json())}\n\nDigest: `{schema().digest().hex()}`."
+    return f"{fenced('json', schema().encode_json())}\n\nDigest: `{schema().digest().hex()}`."
 
 
 def model_json() -> str:
     """The example's float model."""
-    return _fenced("json", encode_model(model()))
+    return fenced("json", encode_model(model()))
+
+
+def network_json() -> str:
+    """The example's float network."""
+    return fenced("json", encode_network(network(schema())))
 
 
 def canonical_headers() -> str:
@@ -279,8 +286,7 @@ def canonical_headers() -> str:
     out = []
     for name, data, body in shown:
         header = data[: len(data) - body]
-        lines = "\n".join(header[at : at + 32].hex() for at in range(0, len(header), 32))
-        out.append(f"{name}: header of {len(header)} bytes, then {body:,} bytes of words.\n\n```text\n{lines}\n```")
+        out.append(f"{name}: header of {len(header)} bytes, then {body:,} bytes of words.\n\n{hex_lines(header)}")
     return "\n\n".join(out)
 
 
@@ -288,8 +294,8 @@ def signed_request() -> str:
     """A request of the example's clinic: the bytes under the signature, and the signature."""
     body, time, nonce = b'{"model":4,"nonce":"00","records":5}', WHEN, seed("nonce")[:16].hex()
     message = request_bytes("POST", "/v1/predictions", time, nonce, hashlib.sha256(body).digest())
-    signature = base64.b64encode(signing_key("example clinic").sign(message)).decode()
-    return f"{_fenced('text', message)}\n\nSigned by party 1: `{signature}`."
+    signature = base64.b64encode(signing_key("example-clinic").sign(message)).decode()
+    return f"{fenced('text', message)}\n\nSigned by party 1: `{signature}`."
 
 
 def bundle_members() -> str:
@@ -300,7 +306,7 @@ def bundle_members() -> str:
             writer.set_attestation(example().envelope)
             index = example().names.index("prediction")
             writer.add_entry(index, example().entries[index], example().tlog_proof)
-            writer.add_blob(b"an example, not a proof")
+            writer.add_blob(PLACEHOLDER)
             writer.set_consistency_proof(example().consistency)
         with zipfile.ZipFile(path) as archive:
             lines = "\n".join(f"{info.file_size:>6}  {info.filename}" for info in archive.infolist())
@@ -314,8 +320,11 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "tlog-proof": tlog_proof,
     "consistency": consistency,
     "statement": statement,
+    "joint-statement": joint_statement,
+    "disclosure-statement": disclosure_statement,
     "schema": schema_json,
     "model": model_json,
+    "network-model": network_json,
     "canonical-headers": canonical_headers,
     "bundle": bundle_members,
     "signed-request": signed_request,

@@ -15,16 +15,22 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "tools")]
 
+import doc_choosing  # noqa: E402
 import doc_cost  # noqa: E402
 import doc_examples  # noqa: E402
+import doc_joint  # noqa: E402
+import doc_joint_tables  # noqa: E402
 import doc_reference  # noqa: E402
 import doc_tables  # noqa: E402
 
 PARTS: Mapping[str, Callable[[], str]] = {
     **doc_tables.PARTS,
     **doc_examples.PARTS,
+    **doc_joint.PARTS,
+    **doc_joint_tables.PARTS,
     **doc_reference.PARTS,
     **doc_cost.PARTS,
+    **doc_choosing.PARTS,
 }
 DOCUMENTS = ("docs/spec/protocol.md", "docs/spec/formats.md", "docs/threat-model.md", "docs/reference.md", "README.md")
 

@@ -10,8 +10,9 @@ With Delta = 2^(scale_bits - grid_bits) steps of z to a point of the public grid
 
 by range proofs (X on bits) of z - lo and hi - 1 - z, or of z - Delta n, in [0, 2^k). k follows from public numbers
 alone and all of them stay below 2^64, so nothing can wrap around r. n, m, kind and k are bound, and so are the
-prediction, the place of the answer, the record's handle, and the recipient's nonce: a disclosure for one recipient says
-nothing to another. `open` tells every bit of z, which are bits about the network; the other two tell what they say.
+prediction, the place of the answer, the record's handle, and the recipient's nonce: a range proof for one question does
+not answer another. The bytes of `open` are rho alone, so there only the statement that the clinic signs names the
+recipient. `open` tells every bit of z, which are bits about the network; the other two tell what they say.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ at the two ends of a channel:
  3 both commit to their shares; all commitments of both are absorbed before any challenge
  4 zeta folds the constraints; masks; t0 and t1 fall into own parts and two inner products; both commit
  5 c; responses are exchanged and added, all but tau
- 6 both learn whether the proof will hold, and nothing else (`privacy.mpc.blind_check`)
- 7 tau; both verify the finished proof as anybody would
+ 6 tau, in such a way that nobody sees by how much a proof fails (`privacy.mpc.blind_check`)
+ 7 both verify the finished proof as anybody would
 
 What a party sends is a commitment, a value under a mask used once, or a response, so an honest-but-curious peer learns
 nothing. A peer that deviates makes step 6 fail, and learns by whether it does if a guess about the other's secrets was
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from privacy.errors import DecodeError, SessionBroken, UsageError
 from privacy.mpc.answers import AnswerShare
-from privacy.mpc.blind_check import check_blindly
+from privacy.mpc.blind_check import exchange_tau
 from privacy.mpc.channel import Channel
 from privacy.mpc.dealer import Correlations, Role
 from privacy.mpc.joint_proof import (
@@ -344,7 +344,8 @@ class _Party:
         proof = self._assemble(masks, common_masks, T0, T1, answer)
         value = proof.folded_value(system, form, zeta, c)
         P = _GROUP.msm([T0, T1, *scalar_key.points], [1, c, -value])
-        return replace(proof, tau=self._exchange_tau(P, (tau0 + c * tau1) % ORDER))
+        tau = (tau0 + c * tau1) % ORDER
+        return replace(proof, tau=exchange_tau(self._role, self._channel, scalar_key, P, tau))
 
     def _masks(self) -> tuple[Vectors, list[int]]:
         """Uniform where this party has a share, 0 elsewhere."""
@@ -455,12 +456,6 @@ class _Party:
         common = tuple(islice(of_B, circuit.system.common_size))
         common_blindings = tuple(islice(of_B, len(circuit.system.common)))
         return CopyProof(masks, common_masks, T0, T1, tuple(responses), common, tuple(blindings), common_blindings, 0)
-
-    def _exchange_tau(self, P: Point, mine: int) -> int:
-        """tau_A + tau_B, after both know that P is its multiple of H: of a proof that fails, P would show why."""
-        check_blindly(self._role, self._channel, scalar_commitment_key(_GROUP), P, mine)
-        data = exchange(self._role, self._channel, "tau", pack_scalars([mine]), SCALAR_BYTES)
-        return (mine + unpack_scalars("tau", data)[0]) % ORDER
 
 
 def _layer_arrays(layer: Sequence[Row]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -21,6 +21,7 @@ from api.entries import (
     Body,
     Clearance,
     CommittedRecords,
+    Disclosure,
     Entry,
     ErrorBound,
     JointPrediction,
@@ -158,6 +159,7 @@ BODIES: dict[str, Body] = {
         17,
         digest(13),
     ),
+    "disclosure": Disclosure(Reference(9, digest(21)), digest(22), digest(23)),
     "suspension": Suspension(Reference(1, digest(8)), Reference(2, digest(11)), digest(16), "the node stalled"),
     "clearance": Clearance(Reference(4, digest(20))),
 }

@@ -50,3 +50,4 @@ def test_every_named_path_exists(text: str, root: Path):
 
 def test_no_defence_is_claimed_without_numbers_from_the_code(text: str):
     assert "<!-- generated: exposure-table -->" in text
+    assert "<!-- generated: joint-exposure -->" in text

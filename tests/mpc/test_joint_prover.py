@@ -253,7 +253,7 @@ def test_parties_alternate_so_that_full_buffers_cannot_stall_them() -> None:
     """Between two frames that A sends without waiting, B has nothing to send, or the other way round."""
     _, runs = two_runs((3, 2, 1))
     of_A, of_B = (set(by_label(runs[0], place)) for place in (0, 1))
-    assert of_A ^ of_B == {"ring key", "ring.input.A", "ring.input.B"}
+    assert of_A ^ of_B == {"ring key", "ring.input.A", "ring.input.B", "blind check"}
 
 
 # -- a peer that does not play along ----------------------------------------------------------------------------------
@@ -352,7 +352,8 @@ def test_what_is_no_point_of_the_group_ends_the_session(label: str, bad: bytes) 
         calls = iter(range(100))
         outcome = run(some, timeout=2, **{party: tap})
         victim = outcome.of_B if party == "tap_A" else outcome.of_A
-        assert isinstance(victim, SessionBroken) and victim.check == "mpc.point"
+        if (label, party) != ("blind check", "tap_B"):  # which is A's to send
+            assert isinstance(victim, SessionBroken) and victim.check == "mpc.point"
 
 
 @pytest.mark.parametrize("label", ["bits", "relu", "answers", "masks", "responses", "tau"])

@@ -304,7 +304,7 @@ def test_a_damaged_file_is_a_suspension_of_its_pair_and_no_other(
     store.suspend("St Anna", PEER, SESSION, "first", WHEN)
     (folder / files(folder)[0]).write_bytes(data)
     for act in (lambda: store.check(PEER), lambda: store.begin("St Anna", PEER, NEXT)):
-        with pytest.raises(DecodeError, match=f"is suspended until `sealproof mpc clear {PEER.hex()}`"):
+        with pytest.raises(DecodeError, match=f"is suspended until `sealproof mpc clear {PEER.hex()} -f FOLDER`"):
             act()
     store.check(OTHER)
     (found,) = store.list()

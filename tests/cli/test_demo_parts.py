@@ -1,0 +1,122 @@
+"""Parts of the demonstration that can be tried without telling the whole story."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.cli import tools
+from api.client.audit import verify_bundle
+from api.demo import cheating_node
+from api.demo.joint_tampering import JointForger, JointKeys
+from api.demo.page import Step, steps_table, table
+from api.demo.processes import FORBIDDEN, Background
+from api.mpc.link import LinkChannel
+from privacy.errors import MissingDependency, VerificationFailed
+from privacy.mpc.joint_prover import Row
+from tests.support import joint_bundles
+
+ROOT = Path(__file__).resolve().parents[2]
+
+REFUSED_BY = [
+    "quadratic.opening",
+    "prediction.scales",
+    "quadratic.opening",
+    "attestation.proofs",
+    "quadratic.opening",  # the records of the small world may be used with any model: the certificate refuses it
+    "quadratic.opening",
+    "network.overflow",
+    "quadratic.opening",
+    "quadratic.opening",
+    "entry.role",
+]
+
+
+@pytest.mark.parametrize("network", ["linear", "small"])
+def test_every_forgery_of_a_small_bundle_is_refused_by_the_check_it_is_aimed_at(tmp_path: Path, network: str) -> None:
+    story = joint_bundles.tell(tmp_path, network=network)
+    honest = story.bundle(tmp_path / "honest.sealproof")
+    verify_bundle(honest, story.world.verifier)
+    rows = [[Row(row.weights, row.bias, row.rho) for row in layer] for layer in story.network.rows]
+    keys = JointKeys(story.world.signer, *(p.private_key for p in (story.server, story.owner, story.clinic)))
+    entries = story.world.entries(0, story.world.log.size)
+    found = []
+    for forgery in JointForger(honest, entries, tmp_path / "forged", keys, rows).all():
+        with pytest.raises(VerificationFailed) as caught:
+            verify_bundle(forgery.path, story.world.verifier)
+        found.append(caught.value.check)
+    assert found == REFUSED_BY
+
+
+def test_the_changed_software_changes_one_bit_of_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[str, bytes]] = []
+    monkeypatch.setattr(LinkChannel, "send", lambda self, label, data: sent.append((label, data)))
+    cheating_node.cheat()
+    for label in ("answers", "responses"):
+        LinkChannel.send(None, label, bytes(64))  # type: ignore[arg-type]
+    assert sent == [("answers", b"\1" + bytes(63)), ("responses", bytes(64))]
+
+
+def test_a_process_that_does_not_start_says_why(tmp_path: Path) -> None:
+    arguments = ["mpc", "node", "-f", str(tmp_path / "absent"), "--dealer", "127.0.0.1:1", "--dealer-key", "00" * 32]
+    with Background("node", tmp_path / "node.log", arguments) as node, pytest.raises(RuntimeError, match="absent"):
+        node.find("is ready", "word that it is ready")
+
+
+@pytest.mark.parametrize(
+    ("options", "absent", "told"),
+    [
+        ({"mpc": True}, ("crypten", "tenseal"), "crypten==0.4.1"),
+        ({}, ("torch",), "sealproof[torch]"),
+        ({"ckks": True}, ("tenseal", "torch", "crypten"), "sealproof[ckks]"),
+    ],
+)
+def test_what_a_part_lacks_is_told_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, bool], absent: tuple[str, ...], told: str
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in absent else real(name))
+    with pytest.raises(MissingDependency, match="is not installed") as caught:
+        tools.demo(Path("nowhere"), **{"ckks": False, "mpc": False, **options})
+    assert told in str(caught.value)
+    assert caught.value.package == absent[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [((), (True, True)), (("ckks",), (True, False)), (("mpc",), (False, True)), (("ckks", "mpc"), (True, True))],
+)
+def test_options_choose_the_parts(
+    monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], parts: tuple[bool, bool]
+) -> None:
+    asked: list[Any] = []
+
+    def run_demo(folder: Path, *, encrypted: bool, together: bool) -> bool:
+        asked.append((encrypted, together))
+        return True
+
+    monkeypatch.setattr("api.demo.run.run_demo", run_demo)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    tools.demo(Path("nowhere"), ckks="ckks" in options, mpc="mpc" in options)
+    assert asked == [parts]
+
+
+def test_the_command_that_installs_crypten_names_the_version_of_the_makefile() -> None:
+    (command,) = (how for module, _, how in tools._PARTS if module == "crypten")
+    assert command.rpartition(" ")[2] in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def test_the_auditor_can_import_nothing_that_computes() -> None:
+    assert {"tenseal", "torch", "crypten", "sklearn", "zksk", "fastapi"} <= set(FORBIDDEN)
+
+
+def test_cells_of_the_page_are_escaped_and_empty_columns_are_left_out() -> None:
+    shown = steps_table([Step("<b>", "a & b", 1.5)])
+    assert "&lt;b&gt;" in shown
+    assert "a &amp; b" in shown
+    assert "size" not in shown
+    assert "size" in steps_table([Step("x", "y", 0.1, 2_000)])
+    assert "<td class=n>1</td>" in table(["a", "b"], [("x", "1")], numbers={1})
