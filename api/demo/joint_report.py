@@ -167,7 +167,7 @@ def _overview(report: JointReport) -> str:
         )
         for model in report.models
     ]
-    head = ["model", "quality", "largest difference", "promised", "both nodes took", "they sent"]
+    head = ["model", "quality", "difference", "promised", "both nodes", "sent"]
     return (
         "<section><h2>Four predictions at a glance</h2><p>Answers are exactly, to the last digit, those of the "
         "committed model. The only difference from the model as it was trained comes from rounding its weights and the "

@@ -1,6 +1,6 @@
 """A node: the process that computes for a clinic (A) or an owner (B), session by session.
 
-    with Node(session, "B", rows_of, dealer=..., dealer_key=..., listen=parse_address("0.0.0.0:7100")) as node:
+    with Node(session, "B", rows_of, dealer, listen=parse_address("owner.example:7100")) as node:
         node.run()
 
 It asks its server for sessions, checks what it is told against the log that its party trusts (`api.mpc.terms`), and
@@ -12,7 +12,9 @@ suspended here and on the ledger until both owners have cleared it (`sealproof m
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import logging
+import shlex
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +30,7 @@ from api.client.http_answers import Offer
 from api.client.joint_answers import keep_shares
 from api.client.session import Session, log_errors
 from api.client.transport import ServerError, UploadedProof
-from api.entries import Suspension
+from api.entries import Party, Suspension
 from api.mpc.dealer_process import DealerClient
 from api.mpc.delivered import DeliveredStore
 from api.mpc.link import Address, LinkChannel, Listener, connect, parse_address
@@ -76,7 +78,7 @@ class Node:
 
     B listens at `listen` and is reached at `advertise` (by default the same); A connects. `exposure_cap`, for B: refuse
     sessions after which the clinic would have been told more than this share of the network's bits, by the node's own
-    recount. Raises UsageError for a role that is not the party's.
+    recount. Raises UsageError for a role that is not the party's, or an address that clinics could not reach.
     """
 
     def __init__(
@@ -95,6 +97,8 @@ class Node:
             raise UsageError(f"a {session.identity.role} does not compute in the part of {role}")
         if (role == "B") != (listen is not None):
             raise UsageError("the owner's node listens (host:port), the clinic's connects to it")
+        if listen is not None and advertise is None and _is_everywhere(listen.host):
+            raise UsageError(f"{listen} is every address of this machine: say at which clinics reach it (--advertise)")
         self.session = session
         self.suspensions = SuspensionStore(session.folder / "suspensions")
         self._role: Role = role
@@ -176,7 +180,7 @@ class Node:
                 raise SessionBroken("mpc.role", f"the server asks for the part of {offer.role}")
             terms = self._examiner.terms(offer)
             peer = terms.owner if self._role == "A" else terms.clinic
-            with _as_suspended():
+            with _as_suspended(peer.body):
                 self.suspensions.check(peer.body.public_key)
             secret = self._secret(terms)
             with contextlib.closing(self._connect(offer, peer.body.public_key)) as channel:
@@ -263,7 +267,7 @@ class _Keeper:
             node._role,
             peer.body.public_key,
         )
-        with _as_suspended():
+        with _as_suspended(peer.body):
             node.suspensions.begin(peer.body.name, peer.body.public_key, session)
         self._marked = session
         if node._role == "B":
@@ -301,6 +305,13 @@ class _Keeper:
         server.post_result(self.terms.job, session, proofs, box)
 
 
+def _is_everywhere(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:  # a name
+        return False
+
+
 def _reason(error: BaseException) -> str:
     """Why a session ended, for others: what a check or the server says, else only which kind of error it was here."""
     if isinstance(error, SessionBroken | VerificationFailed | DecodeError | ServerError):
@@ -315,12 +326,17 @@ def _shown(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _as_suspended() -> Iterator[None]:
-    """That a pair is suspended is for the other side to know, too."""
+def _as_suspended(peer: Party) -> Iterator[None]:
+    """That a pair is suspended is for the other side to know, too; the reason kept here may be in this node's words."""
     try:
         yield
     except UsageError as error:
-        raise SessionBroken("mpc.suspended", str(error)) from error
+        _LOGGER.error("%s", error)
+        raise SessionBroken(
+            "mpc.suspended",
+            f"this node has a record of a session with {peer.name!r} that broke or is under way: its owner looks into "
+            f"it (sealproof mpc status), then both run `sealproof mpc clear {shlex.quote(peer.name)} -f FOLDER`",
+        ) from error
 
 
 @contextlib.contextmanager

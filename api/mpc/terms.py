@@ -71,7 +71,8 @@ class Examiner:
         check_joint_fit(model.body, records.body)
         check_batches(records.body)
         self._check_policy(model, records)
-        registry.check_not_suspended(clinic.reference.index, owner.reference.index)
+        for size in (head.size, None):  # under the head that the prediction will name, and now
+            registry.check_not_suspended(clinic.reference.index, owner.reference.index, size)
         self._check_cap(model, records)
         schema = Schema.decode_json(self._session.server.blob(model.body.schema))
         commitments = self._commitments(records)
