@@ -9,6 +9,7 @@ was said is kept in the folder `disclosures`, before it is logged, so that a rep
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from privacy.canonical_json import Codec, DecimalInteger, Record, UnsignedIntege
 from privacy.errors import UsageError, VerificationFailed
 from privacy.models.linear import Link, raw_threshold
 from privacy.mpc.disclosure import AnswerStatement, Kind, disclose_answer, statement_about
-from privacy.private_files import private_folder, read_private, write_private
+from privacy.private_files import create_private, private_folder, read_private, write_private
 
 __all__ = ["disclose"]
 
@@ -183,9 +184,9 @@ def _remember(session: Session, verified: VerifiedJointPrediction, statement: An
     folder = private_folder(private_folder(session.folder / "disclosures") / code.hexdigest()[:32])
     said = _Said("sealproof/disclosed-answer/v1", statement.value, statement.tolerance)
     path = folder / "said.json"
-    if not path.exists():
-        write_private(path, _SAID.encode(said))
-    elif _SAID.decode(read_private(path, 1 << 12, "disclosed answer")) != said:
+    with contextlib.suppress(FileExistsError):
+        create_private(path, _SAID.encode(said))  # of two that are made at the same time one is the first
+    if _SAID.decode(read_private(path, 1 << 12, "disclosed answer")) != said:
         raise UsageError(
             f"something else was disclosed about this answer before (kind {statement.kind!r}): a second statement of a "
             "kind could be combined with the first, and is not made"

@@ -6,6 +6,7 @@ torch in double precision and from fixed seeds, in about a second.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final
@@ -30,12 +31,15 @@ _RATE: Final = 0.01
 _TRAINING: Final = {"breast-cancer": (200, 1.0), "diabetes": (100, 2.0)}
 """Rounds, and how strongly weights are held small."""
 
+Plain = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""Raw records to raw answers, in float64, for a network by torch itself: (patients, d) to (patients, outputs)."""
+
 _Bits = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True, eq=False)
 class JointModel:
-    """One model: the float one that the owner has, and how it is quantised.
+    """One model: the float one that the owner has, how it is quantised, and `plain`, which evaluates it.
 
     `scale_bits`, `range_bits` and `bias_bits`, one number a layer, are public, and chosen from what such models look
     like, not from these weights (`privacy.models.network_quantise.quantise_network`).
@@ -46,6 +50,7 @@ class JointModel:
     scale_bits: tuple[int, ...]
     range_bits: tuple[int, ...]
     bias_bits: tuple[int, ...]
+    plain: Plain
 
     @cached_property
     def quantised(self) -> QuantisedNetwork:
@@ -77,10 +82,11 @@ def joint_studies() -> list[JointStudy]:
 
 
 def _joint(study: Study, linear: _Bits, relu: _Bits) -> JointStudy:
-    label = f"network {study.schema.d}-{HIDDEN}-1"
+    named = replace(study.model, name=f"{study.name}-mpc-linear")
+    network, plain = _train(study)
     models = (
-        JointModel("linear model", replace(study.model, name=f"{study.name}-mpc-linear"), *linear),
-        JointModel(label, _train(study), *relu),
+        JointModel("linear model", named, *linear, plain=named.predict_raw),
+        JointModel(f"network {study.schema.d}-{HIDDEN}-1", network, *relu, plain=plain),
     )
     chosen = np.sort(study.held_out[:PATIENTS])
     cohort = study.schema.cohort(study.cohort.values[chosen], [study.cohort.ids[i] for i in chosen])
@@ -88,8 +94,8 @@ def _joint(study: Study, linear: _Bits, relu: _Bits) -> JointStudy:
     return JointStudy(few, models)
 
 
-def _train(study: Study) -> Network:
-    """Linear, ReLU, linear, trained on the patients that the study's own model was trained on."""
+def _train(study: Study) -> tuple[Network, Plain]:
+    """Linear, ReLU, linear, trained on the patients that the study's own model was trained on; and as torch has it."""
     import torch
 
     torch.set_num_threads(1)
@@ -116,13 +122,20 @@ def _train(study: Study) -> Network:
     with torch.no_grad():
         units.weight.fill_(spread)
         units.bias.fill_(center)
-    return from_torch_network(
-        torch.nn.Sequential(scaler, *layers, units).eval(),
+    module = torch.nn.Sequential(scaler, *layers, units).eval()
+    network = from_torch_network(
+        module,
         study.schema,
         link=study.model.link,
         name=f"{study.name}-mpc-relu",
         output_names=study.model.output_names,
     )
+
+    def plain(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        with torch.no_grad():
+            return np.asarray(module(torch.tensor(values, dtype=torch.float64)).numpy())
+
+    return network, plain
 
 
 def _tensors(study: Study, patients: NDArray[np.int64]) -> tuple[Any, Any]:

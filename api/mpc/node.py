@@ -330,7 +330,7 @@ def _as_suspended(peer: Party) -> Iterator[None]:
     """That a pair is suspended is for the other side to know, too; the reason kept here may be in this node's words."""
     try:
         yield
-    except UsageError as error:
+    except (UsageError, DecodeError) as error:  # a record that cannot be read suspends, too
         _LOGGER.error("%s", error)
         raise SessionBroken(
             "mpc.suspended",

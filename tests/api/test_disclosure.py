@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,30 @@ def test_a_second_different_statement_of_a_kind_is_not_made(
                 clinic.disclose(bundle, HIGH, nonce=nonce, path=path, **options)
     assert log_size(pair) == size
     assert not path.exists()
+
+
+def test_of_two_statements_that_are_made_at_the_same_time_one_is(
+    pair: Pair, clinic: Clinic, bundle: Path, tmp_path: Path
+) -> None:
+    start, ends = threading.Barrier(4), []
+
+    def disclose(number: int) -> None:
+        path, threshold = tmp_path / f"{number}.sealproof", (0.6, 0.55, 0.5, 0.45)[number]
+        start.wait()
+        try:
+            ends.append(
+                clinic.disclose(bundle, HIGH, kind="threshold", threshold=threshold, nonce=NONCES[1], path=path)
+            )
+        except UsageError:
+            ends.append(None)
+
+    threads = [threading.Thread(target=disclose, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (path,) = [end for end in ends if end is not None]
+    verified(path, pair, NONCES[1])
 
 
 def test_a_second_prediction_of_the_same_records_is_no_second_chance(

@@ -318,7 +318,7 @@ def test_no_download_leaves_a_bundle_behind(
     client: Any, service: Service, monkeypatch: pytest.MonkeyPatch, wanted: str | None
 ) -> None:
     """Each request for a range that there is none of left one more copy of the bundle on the disk, unsigned."""
-    job = SimpleNamespace(attestation=b"x")
+    job = SimpleNamespace(id="0" * 32, attestation=b"x")
     monkeypatch.setattr(service.jobs, "of_prediction", lambda index: job)
     monkeypatch.setattr("api.service.write_bundle", lambda path, *_, **__: path.write_bytes(bytes(1 << 20)))
     response = client.get("/v1/predictions/5/bundle", headers={"Range": wanted} if wanted else {})
@@ -388,6 +388,7 @@ def test_a_prediction_that_no_entry_could_list_is_not_planned(
     context = SimpleNamespace(records=SimpleNamespace(body=body), model=model)
     party: Any = SimpleNamespace(reference=NOBODY, body=SimpleNamespace(name="clinic-a"))
     monkeypatch.setattr("api.service.Context.of", lambda *_: context)
+    monkeypatch.setattr(service.joint, "concerns", lambda _: False)
     monkeypatch.setattr(service.registry, "get", lambda *_: SimpleNamespace(author=NOBODY))
     for check in ("_check_policy", "_check_fit"):
         monkeypatch.setattr(service, check, lambda _: None)

@@ -288,6 +288,7 @@ def test_a_dealer_takes_no_more_sessions_than_it_is_allowed_to() -> None:
 @pytest.mark.parametrize(
     ("session", "role", "peer"),
     [(bytes(31), "A", key_of(OWNER)), (bytes(32), "C", key_of(OWNER)), (bytes(32), "A", bytes(3))],
+    ids=["session", "role", "key"],
 )
 def test_a_client_that_can_never_be_paired_is_not_made(session: bytes, role: Any, peer: bytes) -> None:
     with pytest.raises(UsageError, match="32 bytes each, a role"):

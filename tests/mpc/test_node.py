@@ -334,6 +334,22 @@ def test_a_pair_that_this_node_knows_to_be_suspended_does_not_compute(pair: Pair
 
 
 @pytest.mark.parametrize("role", ROLES)
+def test_a_record_of_the_pair_that_is_damaged_suspends_it_and_is_not_told(pair: Pair, role: Role) -> None:
+    peer = pair.owner if role == "A" else pair.clinic
+    key = peer.session.identity.private_key.public_key().public_bytes_raw()
+    node = pair.nodes[role]
+    node.suspensions.suspend(peer.session.identity.name, key, bytes(32), "kept here alone")
+    (path,) = (node.session.folder / "suspensions").glob("*.json")
+    path.write_bytes(b"damaged")
+    request = pair.ask()
+    error = node.do(pair.offers(request)[role])
+    assert getattr(error, "check", None) == "mpc.suspended"
+    state = pair.state(request)
+    assert state.error is not None
+    assert str(node.session.folder) not in state.error.message
+
+
+@pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("author", ["clinic", "owner"])
 def test_a_pair_that_the_ledger_suspends_does_not_compute(pair: Pair, role: Role, author: str) -> None:
     request = pair.ask()
@@ -702,7 +718,11 @@ def test_a_dealer_that_dies_while_it_deals_suspends_the_pair(pair: Pair, monkeyp
 
 
 @pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize("words", ["e\u0301", "\u202etxt.exe", "\x1b[31m\n\n", "a" * 10_000, "", "\ud800"])
+@pytest.mark.parametrize(
+    "words",
+    ["e\u0301", "\u202etxt.exe", "\x1b[31m\n\n", "a" * 10_000, "", "\ud800"],
+    ids=["not composed", "backwards", "red", "long", "nothing", "half a pair"],
+)
 def test_the_words_of_who_gives_up_do_not_keep_the_other_from_writing_the_suspension(
     pair: Pair, role: Role, words: str
 ) -> None:

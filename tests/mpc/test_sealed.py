@@ -78,7 +78,9 @@ def test_a_box_with_one_bit_changed_is_refused(place: int, bit: int) -> None:
     refused(bytes(box))
 
 
-@pytest.mark.parametrize("box", [b"", bytes(31), BOX[:32], BOX[:47], BOX[:-1], BOX + b"\0", bytes(200)])
+@pytest.mark.parametrize(
+    "box", [b"", bytes(31), BOX[:32], BOX[:47], BOX[:-1], BOX + b"\0", bytes(200)], ids=lambda box: f"{len(box)} bytes"
+)
 def test_what_is_no_box_is_refused(box: bytes) -> None:
     refused(box)
 
