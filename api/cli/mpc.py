@@ -68,7 +68,7 @@ def node(
     """Compute predictions for the party of a folder, a clinic or an owner, until interrupted.
 
     Weights and records stay in their folder. A clinic's node needs no --listen.
-    Example: sealproof mpc node -f owner --listen 0.0.0.0:7100 --dealer dealer.example:7200 --dealer-key dealer.pub
+    Example: sealproof mpc node -f owner --listen 192.0.2.7:7100 --dealer dealer.example:7200 --dealer-key dealer.pub
     """
     from api.mpc.link import parse_address
     from api.mpc.node import NodeDealer

@@ -22,7 +22,7 @@ from api.cli.common import (
     progress,
 )
 from api.client.audit import verify_bundle
-from api.client.audit_disclosure import VerifiedDisclosure
+from api.client.audit_disclosure import VerifiedDisclosure, probability
 from api.client.joint_prediction import VerifiedJointPrediction
 from api.client.prediction import Check, VerifiedPrediction
 from api.client.session import log_errors
@@ -91,6 +91,7 @@ def _report(
     told["checks"] = _checks(found.checks)
     told["disclosure"] = {
         "says": found.sentence,
+        "probability": probability(found),
         "record": found.disclosed.record_id,
         "output": found.output_name,
         "kind": statement.kind,
@@ -148,7 +149,10 @@ def _print(result: dict[str, Any]) -> None:
     for check in result["checks"]:
         out.print(f"  {check['name']:<13} {check['seconds']:6.2f} s  {one_line(check['shows'])}", soft_wrap=True)
     if "disclosure" in result:
-        out.print(f"DISCLOSED by {result['clinic']}: {one_line(result['disclosure']['says'])}", soft_wrap=True)
+        shown = result["disclosure"]
+        out.print(f"DISCLOSED by {result['clinic']}: {one_line(shown['says'])}", soft_wrap=True)
+        if shown["probability"] is not None:
+            out.print(f"  which are log-odds: a probability {shown['probability']}")
     model = result["model"]
     bounds = ", ".join(f"{o['name']} within {o['error_bound']:.2g}" for o in result["outputs"])
     how = " by multi-party computation; answers are exact" if result["scheme"] == "mpc" else ""

@@ -68,7 +68,10 @@ def verify_bundle(
     """
     with ExitStack() as stack:
         evidence = Evidence(stack, path, log_key, group, ledger, nonce, progress, cache)
-        if evidence.open() is not JointPrediction:
+        kind = evidence.open()
+        if recipient_nonce is not None and evidence.disclosure is None:
+            raise VerificationFailed("disclosure.missing", "a nonce was given, but the bundle shows nobody an answer")
+        if kind is not JointPrediction:
             if evidence.disclosure is not None:
                 raise VerificationFailed("entry.disclosure", "answers under encryption have no disclosures yet")
             return CkksAudit(evidence).run()

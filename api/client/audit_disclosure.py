@@ -9,6 +9,7 @@ statement that it signed, and the proof. All steps of the prediction come first;
 
 from __future__ import annotations
 
+import math
 from dataclasses import InitVar, dataclass
 
 from api.binding import Located
@@ -21,9 +22,10 @@ from ledger.merkle import leaf_hash
 from privacy.attestation_disclosure import Disclosed, verify_disclosure_envelope
 from privacy.attestation_parts import LedgerReference
 from privacy.errors import UsageError, VerificationFailed
+from privacy.models.linear import sigmoid
 from privacy.mpc.disclosure import AnswerStatement, verify_answer
 
-__all__ = ["DisclosureAudit", "VerifiedDisclosure", "in_words"]
+__all__ = ["DisclosureAudit", "VerifiedDisclosure", "in_words", "probability"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,17 @@ class VerifiedDisclosure:
     def sentence(self) -> str:
         """What is true now, in words."""
         return f"{self.output_name} of record {self.disclosed.record_id!r} {in_words(self.statement)}"
+
+
+def probability(found: VerifiedDisclosure) -> str | None:
+    """What the statement means as a probability, in words; None unless the answer is one's log-odds."""
+    statement = found.statement
+    if found.prediction.model.body.link != "logit":
+        return None
+    scale = statement.scale_bits if statement.kind == "open" else statement.grid_bits
+    about = {"open": "of ", "exact": "of about ", "threshold": "of at least "}[statement.kind]
+    # Rounded down to four digits, so that "at least" stays true.
+    return f"{about}{math.floor(float(sigmoid(statement.value / 2**scale)) * 10_000) / 10_000:.4f}"
 
 
 def in_words(statement: AnswerStatement) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from api.demo.disclosing import DisclosureReport
 from api.demo.page import (
     Step,
     Tampering,
@@ -100,6 +101,7 @@ class JointReport:
     studies: Sequence[JointStudyReport]
     tamperings: Sequence[Tampering]
     cheat: CheatReport
+    disclosure: DisclosureReport
     claims: Sequence[str]
     not_claimed: Sequence[str]
 
@@ -116,6 +118,7 @@ def render_joint(report: JointReport) -> str:
             _story(report),
             _overview(report),
             *(_study(study) for study in report.studies),
+            _disclosure(report.disclosure),
             _cheat(report.cheat),
             _tamperings(report.tamperings),
             promises(report.claims, report.not_claimed),
@@ -213,6 +216,21 @@ def _study(study: JointStudyReport) -> str:
 def _sizes(model: JointModelReport) -> str:
     rows = [(escape(name), bytes_text(size)) for name, size in model.sizes]
     return table([model.label, "bytes"], rows, numbers={1}) + f"<p>{escape(model.exposure)}</p>"
+
+
+def _disclosure(shown: DisclosureReport) -> str:
+    return "".join(
+        [
+            "<section><h2>One answer, shown to one insurer</h2><p>An insurer asked whether one patient's risk "
+            "reaches a threshold. The clinic proved that, and nothing else: not how far beyond, and nothing about any "
+            f"other patient. The insurer checked it without a key: <b>{escape(shown.says)}</b>. The first number is on "
+            "the model's own scale (log-odds). The public ledger now says that something was shown, and neither whose "
+            "answer it was nor what.</p><p>The same file in another insurer's "
+            f"hands, as if it answered that one's question: refused by {escape(shown.replay)}.</p>",
+            steps_table(shown.steps),
+            "</section>",
+        ]
+    )
 
 
 def _cheat(cheat: CheatReport) -> str:

@@ -21,6 +21,7 @@ from api.client.joint_prediction import VerifiedJointPrediction
 from api.client.owner import Owner
 from api.client.scores import Scores
 from api.demo.cheating import CheatingScene
+from api.demo.disclosing import disclose_one
 from api.demo.joint_data import JointModel, JointStudy, joint_studies
 from api.demo.joint_report import CheatReport, JointModelReport, JointPatient, JointReport, JointStudyReport
 from api.demo.joint_tampering import JointForger, JointKeys
@@ -122,7 +123,13 @@ class _Story:
         self._start(self._starting)
         studies = joint_studies()
         told = [self._tell(study) for study in studies]
-        # A disclosure belongs here: every bundle is written, and the clinic has opened its answers.
+        shown = disclose_one(
+            self._clinic,
+            self._folder / f"{studies[0].models[-1].model.name}.sealproof",
+            self._state,
+            self._folder / "insurer-disclosure.sealproof",
+            self._log_key,
+        )
         tamperings = self._tamper(studies[0].models[-1].model.name)
         cheat = self._cheat(studies[0])
         return JointReport(
@@ -130,6 +137,7 @@ class _Story:
             studies=told,
             tamperings=tamperings,
             cheat=cheat,
+            disclosure=shown,
             claims=attestation.JOINT_CLAIMS,
             not_claimed=attestation.JOINT_NOT_CLAIMED,
         )

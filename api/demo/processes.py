@@ -213,8 +213,11 @@ class Parties:
         self._running.clear()
 
 
-def audit(state: Path, bundles: Sequence[Path], log_key: str) -> list[dict[str, Any]]:
-    """`sealproof verify --json` in a process that has no key and cannot import an encryption library."""
+def audit(state: Path, bundles: Sequence[Path], log_key: str, nonce: bytes | None = None) -> list[dict[str, Any]]:
+    """`sealproof verify --json` in a process that has no key and cannot import an encryption library.
+
+    `nonce` is that of the recipient of a disclosure.
+    """
     home = state / "auditor"
     home.mkdir(exist_ok=True)
     program = (
@@ -223,6 +226,7 @@ def audit(state: Path, bundles: Sequence[Path], log_key: str) -> list[dict[str, 
     )
     paths = [str(bundle.resolve()) for bundle in bundles]
     command = [sys.executable, "-c", program, "verify", *paths, "--log-key", log_key, "--json"]
+    command += ["--nonce", nonce.hex()] if nonce else []
     environment = {
         "PATH": os.environ.get("PATH", ""),
         "HOME": str(home.resolve()),

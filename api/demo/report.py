@@ -36,10 +36,11 @@ class Report:
 
     @property
     def bundles(self) -> list[str]:
-        """Every honest bundle, in order."""
+        """Every honest bundle, in order, and the disclosure."""
         first = [] if self.encrypted is None else [study.bundle for study in self.encrypted.studies]
         second = [] if self.together is None else [model.bundle for model in self.together.models]
-        return first + second
+        shown = [] if self.together is None else [self.together.disclosure.path]
+        return first + second + shown
 
     @property
     def answers(self) -> int:

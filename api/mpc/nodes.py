@@ -11,6 +11,7 @@ from api.client.owner import Owner
 from api.mpc.link import Address
 from api.mpc.node import Node, NodeDealer
 from api.mpc.session import Progress, Terms
+from privacy.errors import UsageError
 from privacy.mpc.records import CommittedRecord
 
 __all__ = ["node_of", "node_of_clinic", "node_of_owner"]
@@ -62,6 +63,8 @@ def node_of(
     Raises UsageError, DecodeError.
     """
     if Identity.load(folder).role == "clinic":
+        if listen is not None or advertise is not None or exposure_cap is not None:
+            raise UsageError("a clinic's node connects to owners' nodes: it neither listens nor caps exposure")
         return node_of_clinic(Clinic.open(folder), dealer, progress=progress)
     chosen = listen or Address("127.0.0.1", 0)
     return node_of_owner(

@@ -29,6 +29,7 @@ from privacy.zk.group import ARKWORKS, ORDER
 from privacy.zk.quadratic import prove_range
 from tests.support import bundles, disclosures
 from tests.support.disclosures import IDS, RECIPIENT, DisclosureStory
+from tests.support.joint_bundles import JointStory
 
 TAG = b"sealproof/answer-disclosure/v1\n"
 
@@ -456,3 +457,10 @@ def test_answers_under_encryption_have_no_disclosures(story: bundles.Story, path
     with pytest.raises(VerificationFailed) as caught:
         verify_bundle(case, story.world.verifier, cache=story.world.cache)
     assert caught.value.check == "entry.disclosure"
+
+
+def test_a_nonce_is_refused_where_nothing_is_disclosed(joint_story: JointStory, joint_bundle: Path) -> None:
+    """A plain prediction is no answer to a recipient's question, however true it is."""
+    with pytest.raises(VerificationFailed) as caught:
+        verify_bundle(joint_bundle, joint_story.world.verifier, recipient_nonce=RECIPIENT)
+    assert caught.value.check == "disclosure.missing"

@@ -43,7 +43,7 @@ from privacy.mpc.joint_proof import answer_key
 from privacy.zk.group import ORDER
 from privacy.zk.pedersen import CommitmentKey
 from tests.support.bundles import PATIENTS, SCHEMA
-from tests.support.pairs import IDS, ROLES, Pair, Role, TappedLink, at, be_quick, pair_of
+from tests.support.pairs import IDS, ROLES, Pair, Role, at, be_quick, die, pair_of
 from tests.support.service import RunningServer
 
 
@@ -56,15 +56,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def pair(server: RunningServer, tmp_path: Path) -> Iterator[Pair]:
     with pair_of(server, tmp_path) as found:
         yield found
-
-
-class Died(Exception):
-    """What ends a node in these tests."""
-
-
-def die(link: TappedLink, data: bytes) -> None:
-    link.close()
-    raise Died("the node died")
 
 
 @dataclass

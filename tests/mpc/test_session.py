@@ -1,7 +1,7 @@
 """One session between two nodes: what both compare, in which order it ends, and what a break leaves at each step.
 
 Both sides run in this process over a memory channel, with a linear network. What they keep is kept by a `Keeper` of the
-test, which writes down what it was told and raises where it is asked to; the nodes' own keeper is in `test_node.py`.
+test, which writes down what it was told and raises where it is asked to. Nodes have their own: `test_node_breaks.py`.
 """
 
 from __future__ import annotations

@@ -86,6 +86,15 @@ def at(wanted: str, act: Callable[[TappedLink, bytes], bytes | None]) -> Tap:
     return tap
 
 
+class Died(Exception):
+    """What ends a node in these tests, in the midst of its work."""
+
+
+def die(link: TappedLink, data: bytes) -> None:
+    link.close()
+    raise Died("the node died")
+
+
 @dataclass
 class Ended:
     """How a session ended: for each node an error or None; `links` are their connections, if they had one."""
