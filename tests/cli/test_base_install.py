@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FROZEN = ROOT / "tests" / "frozen" / "v1"
-ABSENT = ("tenseal", "torch", "sklearn", "zksk", "petlib", "fastapi", "uvicorn", "matplotlib")
+FROZEN = ROOT / "tests" / "frozen"
+ABSENT = ("tenseal", "torch", "crypten", "sklearn", "zksk", "petlib", "fastapi", "uvicorn", "matplotlib")
 
 
 @pytest.mark.slow
@@ -25,8 +25,15 @@ def test_the_base_install_verifies_and_has_no_fhe_library(tmp_path: Path):
     listed = subprocess.run([str(python), "-c", absent], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert listed.stdout.strip() == "[]"
     clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    command = [str(environment / "bin" / "sealproof"), "verify", str(FROZEN / "heart.sealproof")]
-    command += ["--log-key", str(FROZEN / "log.vkey"), "--no-cache", "--json"]
-    done = subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads(done.stdout)["result"] == "verified"
+    nonce = bytes(range(32)).hex()
+    for folder, name, more in (
+        ("v1", "heart", []),
+        ("v1-mpc", "heart", []),
+        ("v1-mpc", "threshold-disclosure", ["--nonce", nonce]),
+    ):
+        bundle = FROZEN / folder / f"{name}.sealproof"
+        command = [str(environment / "bin" / "sealproof"), "verify", str(bundle), "--no-cache", "--json", *more]
+        command += ["--log-key", str(bundle.parent / "log.vkey")]
+        done = subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert json.loads(done.stdout)["result"] == "verified"
