@@ -18,6 +18,7 @@ import json
 import os
 import secrets
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -113,10 +114,8 @@ class _Held:
     """Closes a client's connections when the last `Server` that shares them is gone."""
 
     def __init__(self, client: httpx.Client) -> None:
-        self._client = client
-
-    def __del__(self) -> None:
-        self._client.close()
+        # Not __del__: in a cycle of garbage a socket might be finalised first, and complain that nobody closed it.
+        weakref.finalize(self, client.close)
 
 
 class Server:

@@ -108,7 +108,12 @@ def _context(private_key: Ed25519PrivateKey, certificate: bytes, anchor: bytes, 
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False  # there are no names: the key is what is compared
     context.verify_mode = ssl.CERT_REQUIRED
-    context.load_verify_locations(cadata=anchor)
+    try:
+        context.load_verify_locations(cadata=anchor)
+    except ssl.SSLError:
+        # It reports the oldest error that OpenSSL has noted in this thread, which other users of the library leave
+        # behind (petlib does). Reporting clears them: what is wrong with the certificate is wrong again.
+        context.load_verify_locations(cadata=anchor)
     if server:
         context.num_tickets = 0
     pem = ssl.DER_cert_to_PEM_cert(certificate).encode("ascii") + private_key.private_bytes(

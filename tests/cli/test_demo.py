@@ -90,7 +90,7 @@ def test_even_all_parties_together_get_no_forgery_accepted(together):
 @pytest.mark.slow
 def test_bundles_that_were_computed_together_verify_again(together):
     names = [f"{data}-mpc-{kind}" for data in ("breast-cancer", "diabetes") for kind in ("linear", "relu")]
-    check_bundles(together[0], names)
+    check_bundles(together[0], [*names, "insurer-disclosure"])
 
 
 @pytest.mark.slow

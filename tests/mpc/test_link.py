@@ -633,3 +633,12 @@ def test_addresses_are_parsed_and_written(text: str, address: tuple[str, int]) -
 def test_what_is_not_an_address_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="is not an address"):
         parse_address(text)
+
+
+def test_errors_that_others_left_in_openssl_do_not_break_a_handshake() -> None:
+    """petlib and the ssl module share OpenSSL's list of errors: an old one was taken for one of the certificate."""
+    curves = pytest.importorskip("petlib.ec")
+    own = handshake.certificate_of(OWNER)
+    with pytest.raises(Exception, match="EC exception"):
+        curves.EcPt.from_binary(b"\x02" + b"\xff" * 32, curves.EcGroup(713))
+    assert handshake._context(OWNER, own, own, server=False).verify_mode is ssl.CERT_REQUIRED

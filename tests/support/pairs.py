@@ -263,6 +263,8 @@ def pair_of(
             ckks=False,
             client=server.client,
         )
+        stack.callback(owner.close)
+        stack.callback(clinic.close)
         records = clinic.submit(SCHEMA.cohort(PATIENTS, IDS), model, policy=policy)
         key = Ed25519PrivateKey.generate()
         dealer = stack.enter_context(DealerServer(ANY, key, pair_timeout=pair_timeout))
