@@ -31,7 +31,7 @@ from privacy.attestation_joint import (
     JointPredicate,
     JointProofReference,
 )
-from privacy.attestation_parts import ErrorBound, LedgerReference
+from privacy.attestation_parts import ErrorBound, LedgerReference, Subject, SubjectDigest
 from privacy.canonical_json import (
     CamelRecord,
     Codec,
@@ -258,20 +258,9 @@ AnyPredicate = Predicate | JointPredicate
 
 
 @dataclass(frozen=True)
-class _SubjectDigest(CamelRecord):
-    sha256: Digest
-
-
-@dataclass(frozen=True)
-class _Subject(CamelRecord):
-    name: str
-    digest: _SubjectDigest
-
-
-@dataclass(frozen=True)
 class _Statement(CamelRecord):
     type_: Annotated[Literal["https://in-toto.io/Statement/v1"], Field(alias="_type")]
-    subject: tuple[_Subject, ...]
+    subject: tuple[Subject, ...]
     predicate_type: Literal["https://sealproof.dev/attestation/prediction/v1"]
     predicate: Annotated[AnyPredicate, Field(discriminator="scheme")]
 
@@ -280,8 +269,8 @@ class _Statement(CamelRecord):
             raise UsageError("subjects: not the results that the predicate lists, in that order")
 
 
-def _subjects(predicate: AnyPredicate) -> tuple[_Subject, ...]:
-    return tuple(_Subject(name, _SubjectDigest(digest)) for name, digest in predicate.subjects())
+def _subjects(predicate: AnyPredicate) -> tuple[Subject, ...]:
+    return tuple(Subject(name, SubjectDigest(digest)) for name, digest in predicate.subjects())
 
 
 _STATEMENT = Codec(_Statement, "in-toto statement", _MAX_STATEMENT_BYTES)

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field
 
 from privacy.attestation import PAYLOAD_TYPE, STATEMENT_TYPE
-from privacy.attestation_parts import LedgerReference
+from privacy.attestation_parts import LedgerReference, Subject, SubjectDigest
 from privacy.canonical_json import (
     CamelRecord,
     Codec,
@@ -92,20 +92,9 @@ class Disclosed(CamelRecord):
 
 
 @dataclass(frozen=True)
-class _SubjectDigest(CamelRecord):
-    sha256: Digest
-
-
-@dataclass(frozen=True)
-class _Subject(CamelRecord):
-    name: str
-    digest: _SubjectDigest
-
-
-@dataclass(frozen=True)
 class _Statement(CamelRecord):
     type_: Annotated[Literal["https://in-toto.io/Statement/v1"], Field(alias="_type")]
-    subject: tuple[_Subject, ...]
+    subject: tuple[Subject, ...]
     predicate_type: Literal["https://sealproof.dev/attestation/disclosure/v1"]
     predicate: Disclosed
 
@@ -114,9 +103,9 @@ class _Statement(CamelRecord):
             raise UsageError("subjects: not the answer that the predicate names")
 
 
-def _subjects(disclosed: Disclosed) -> tuple[_Subject, ...]:
+def _subjects(disclosed: Disclosed) -> tuple[Subject, ...]:
     digest = hashlib.sha256(disclosed.answer).digest()
-    return (_Subject(f"patient-{disclosed.patient}/output-{disclosed.output}", _SubjectDigest(digest)),)
+    return (Subject(f"patient-{disclosed.patient}/output-{disclosed.output}", SubjectDigest(digest)),)
 
 
 _STATEMENT = Codec(_Statement, "disclosure statement", _MAX_STATEMENT_BYTES)

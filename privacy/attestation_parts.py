@@ -1,4 +1,4 @@
-"""What attestations of every scheme are made of: references to ledger entries, and the error of an answer."""
+"""What attestations of every kind are made of: subjects, references to ledger entries, and the error of an answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import Field
 
 from privacy.canonical_json import CamelRecord, DecimalInteger, Digest, UnsignedInteger
 
-__all__ = ["ErrorBound", "LedgerReference"]
+__all__ = ["ErrorBound", "LedgerReference", "Subject", "SubjectDigest"]
 
 
 @dataclass(frozen=True)
@@ -34,3 +34,18 @@ class ErrorBound(CamelRecord):
     error: Annotated[DecimalInteger, Field(ge=0)]
     scale_bits: UnsignedInteger
     grid_bits: UnsignedInteger
+
+
+@dataclass(frozen=True)
+class SubjectDigest(CamelRecord):
+    """How in-toto names a digest."""
+
+    sha256: Digest
+
+
+@dataclass(frozen=True)
+class Subject(CamelRecord):
+    """What a statement is about: a name within it, and the digest of the thing."""
+
+    name: str
+    digest: SubjectDigest

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from privacy.errors import DecodeError, UsageError
 
-__all__ = ["create_private", "private_folder", "read_private", "write_private"]
+__all__ = ["create_private", "private_folder", "read_limited", "read_private", "write_private"]
 
 
 def private_folder(path: Path) -> Path:
@@ -54,6 +54,18 @@ def _written(path: Path, data: bytes) -> Iterator[Path]:
         os.fsync(folder)  # the new name itself survives a crash
     finally:
         os.close(folder)
+
+
+def read_limited(path: Path, limit: int) -> bytes:
+    """The bytes of a file whoever may read it, no more than one beyond `limit`: what is longer its decoder refuses.
+
+    Raises UsageError if it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(limit + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
 
 
 def read_private(path: Path, limit: int, what: str) -> bytes:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from privacy.errors import DecodeError, UsageError, VerificationFailed
 from privacy.models.linear import LinearModel
 from privacy.models.schema import Schema, decode_canonical_json
-from privacy.private_files import write_private
+from privacy.private_files import read_limited, write_private
 
 __all__ = [
     "SALT_BYTES",
@@ -132,11 +132,7 @@ def load_model(path: Path) -> LinearModel:
 
 def read_model_file(path: Path) -> bytes:
     """The bytes of a model file, not larger than one can be. Raises UsageError as `load_model` does."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_MODEL_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    data = read_limited(path, MAX_MODEL_BYTES)
     if data[:1] == b"\x80" or data[:4] == b"PK\x03\x04" or path.suffix.lower() in _PICKLE_SUFFIXES:
         raise UsageError(
             f"{path} looks like a pickled model, which could run any code: load it yourself, where you trust it, and "

@@ -38,7 +38,7 @@ from privacy.models.network_quantise import (
     verify_bounds,
 )
 from privacy.models.schema import Schema
-from privacy.private_files import write_private
+from privacy.private_files import read_limited, write_private
 from privacy.zk.copies import CopyProof, CopyStatement, CopySystem, prove_copies
 from privacy.zk.group import ARKWORKS, POINT_BYTES, Group, Point
 from privacy.zk.pedersen import CommitmentKey, commit_all, commitment_key
@@ -455,9 +455,4 @@ def load_network_opening(path: Path) -> NetworkOpening:
     Raises UsageError for a file that cannot be read, DecodeError for one that is not exactly the encoding of an
     opening.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_OPENING_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    return _CODEC.decode(data)
+    return _CODEC.decode(read_limited(path, _MAX_OPENING_BYTES))

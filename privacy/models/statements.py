@@ -19,7 +19,7 @@ from privacy.errors import MissingDependency, UsageError, VerificationFailed
 from privacy.models.certificate import ModelStatement, VerifiedModel, WeightOpening, check_statement, weights_key
 from privacy.models.linear import LinearModel
 from privacy.models.quantise import QuantisedModel, quantise
-from privacy.private_files import write_private
+from privacy.private_files import read_limited, write_private
 from privacy.zk.group import ARKWORKS, Group
 from privacy.zk.representation import opening_secrets, verify_representation, zero_weight
 from privacy.zk.transcript import Transcript
@@ -162,9 +162,4 @@ def load_opening(path: Path) -> ModelOpening:
     Raises UsageError for a file that cannot be read, DecodeError for one that is not exactly the encoding of an
     opening.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_OPENING_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    return _CODEC.decode(data)
+    return _CODEC.decode(read_limited(path, _MAX_OPENING_BYTES))
