@@ -5,10 +5,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
+ANVIL := .tools/node_modules/.bin/anvil
 
-.PHONY: setup demo test lint types contracts check docs bench clean
+.PHONY: setup demo test lint types contracts check docs bench anvil clean
 
 setup: $(STAMP)
+	@command -v npm >/dev/null && $(MAKE) --no-print-directory anvil || echo "no development chain: tests of the contracts will be skipped"
 
 # zksk and petlib carry pins that no current pip can resolve (msgpack, bplib): they are installed by name, without
 # their dependency lists, after what they really import. petlib compiles against libssl and libffi. crypten asks for a
@@ -43,11 +45,18 @@ contracts: $(STAMP)
 
 check: lint types contracts test
 
+# The development chain that the tests of the contracts run on, from npm. Without it those tests are skipped.
+anvil: $(ANVIL)
+
+$(ANVIL):
+	npm install --prefix .tools --no-save --no-audit --no-fund --loglevel=error @foundry-rs/anvil@1.7.1
+
 # Rewrites the generated parts of the documents: tables, examples, line counts, the README's outputs.
 docs: $(STAMP)
 	$(BIN)/python docs/tools/line_counts.py
 	$(BIN)/python docs/tools/generate.py
 	$(BIN)/python docs/tools/readme.py --write
+	$(BIN)/python docs/tools/contracts.py
 
 bench: $(STAMP)
 	$(BIN)/sealproof bench mpc

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 
 from api.errors import ApiError, Problem, RateLimited, TooLarge, describe
 from api.joint_schemas import FailureRequest, OfferRequest, ResultRequest
-from api.routes import blobs, entries, ledger, models, mpc, parties, predictions
+from api.routes import blobs, entries, ledger, log, models, mpc, parties, predictions
 from api.schemas import ErrorBody, PredictionRequest, error_body
 from api.service import Service
 from api.settings import Settings
@@ -49,7 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
             service.close()
 
     app = FastAPI(title="Sealproof", version=VERSION, description=_DESCRIPTION, lifespan=lifespan)
-    for module in (parties, blobs, entries, predictions, mpc, ledger, models):
+    for module in (parties, blobs, entries, predictions, mpc, ledger, log, models):
         app.include_router(module.router)
     for family in (ApiError, PrivacyError, LedgerError, Exception):
         app.add_exception_handler(family, _on_error)

@@ -237,10 +237,12 @@ def predicate(
     *,
     issued_at: str,
     request_nonce: bytes,
+    approval: int | None = None,
 ) -> attestation.Predicate:
     """What the attestation of the prediction in entry `index` must say; `entry` gives the bytes of an entry.
 
-    The server signs this and the auditor compares with it, field by field.
+    `approval` is the index of the entry by which hospitals approved the model, if there is one. The server signs this
+    and the auditor compares with it, field by field.
     """
 
     def reference(number: int) -> attestation.LedgerReference:
@@ -269,4 +271,5 @@ def predicate(
         error_bound=attestation.ErrorBound(bound.error, bound.scale_bits, bound.grid_bits),
         issued_at=issued_at,
         request_nonce=request_nonce,
+        approval=None if approval is None else reference(approval),
     )

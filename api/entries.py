@@ -24,6 +24,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import ConfigDict, Field
 
+from api.approval_entries import Approval, ApprovalSignature
 from api.entry_parts import Policy, Reference
 from api.joint_entries import (
     Clearance,
@@ -56,6 +57,8 @@ __all__ = [
     "KINDS",
     "MAX_ENTRY_BYTES",
     "AnyEntry",
+    "Approval",
+    "ApprovalSignature",
     "Body",
     "Clearance",
     "CommittedRecords",
@@ -308,6 +311,7 @@ Body = (
     | Disclosure
     | Suspension
     | Clearance
+    | Approval
 )
 _BODIES: tuple[type[Body], ...] = (
     Party,
@@ -322,6 +326,7 @@ _BODIES: tuple[type[Body], ...] = (
     Disclosure,
     Suspension,
     Clearance,
+    Approval,
 )
 BodyT = TypeVar("BodyT", bound=Body, covariant=True)
 

@@ -281,11 +281,15 @@ class Work(Protocol):
 
 
 class JobWorker:
-    """The thread that works jobs off, oldest first."""
+    """The thread that works jobs off, oldest first.
 
-    def __init__(self, store: JobStore, work: Work) -> None:
+    It looks for new ones when it is woken, and every `poll` seconds where other processes may add some.
+    """
+
+    def __init__(self, store: JobStore, work: Work, poll: float | None = None) -> None:
         self._store = store
         self._work = work
+        self._poll = poll
         self._wake = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="sealproof-jobs", daemon=True)
@@ -311,7 +315,7 @@ class JobWorker:
             try:
                 jobs = self._store.unfinished()
                 if not jobs:
-                    self._wake.wait()
+                    self._wake.wait(self._poll)
                     continue
                 self._do(jobs[0])
             except Stopped:

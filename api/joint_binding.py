@@ -309,10 +309,12 @@ def joint_predicate(
     *,
     issued_at: str,
     request_nonce: bytes,
+    approval: int | None = None,
 ) -> attestation.JointPredicate:
     """What the attestation of the joint prediction in entry `index` must say; `entry` gives the bytes of an entry.
 
-    The server signs this and the auditor compares with it, field by field.
+    `approval` is the index of the entry by which hospitals approved the model, if there is one. The server signs this
+    and the auditor compares with it, field by field.
     """
 
     def reference(number: int) -> attestation.LedgerReference:
@@ -339,4 +341,5 @@ def joint_predicate(
         error_bound=attestation.ErrorBound(0, prediction.answer_scale_bits, prediction.grid_bits),
         issued_at=issued_at,
         request_nonce=request_nonce,
+        approval=None if approval is None else reference(approval),
     )

@@ -34,7 +34,7 @@ from api.joint_binding import (
 )
 from api.prediction import write_evidence
 from api.registry import Logged, Registry
-from ledger import Log
+from ledger import Log, VerifiedHead
 from privacy import attestation
 from privacy.canonical_json import Codec, Digest, PositiveInteger, Record
 from privacy.errors import UsageError, VerificationFailed
@@ -228,19 +228,38 @@ def _prediction(
 
 
 def attest_joint(
-    log: Log, registry: Registry, index: int, request_nonce: bytes, issued_at: str, private_key: Ed25519PrivateKey
+    log: Log,
+    registry: Registry,
+    index: int,
+    request_nonce: bytes,
+    issued_at: str,
+    private_key: Ed25519PrivateKey,
+    approval: int | None = None,
 ) -> bytes:
-    """The signed attestation of the joint prediction in ledger entry `index`, by its author's key."""
+    """The signed attestation of the joint prediction in ledger entry `index`, by its author's key.
+
+    `approval` is the entry by which hospitals approved the model, if this server wants one.
+    """
     prediction = registry.get(index, JointPrediction).body
     model = registry.resolve(prediction.model, Network).body
-    said = joint_predicate(log.entry, index, prediction, model, issued_at=issued_at, request_nonce=request_nonce)
+    said = joint_predicate(
+        log.entry, index, prediction, model, issued_at=issued_at, request_nonce=request_nonce, approval=approval
+    )
     return attestation.sign_statement(said, private_key)
 
 
-def write_joint_bundle(path: Path, log: Log, registry: Registry, blobs: BlobStore, index: int, envelope: bytes) -> None:
+def write_joint_bundle(
+    path: Path,
+    log: Log,
+    registry: Registry,
+    blobs: BlobStore,
+    index: int,
+    envelope: bytes,
+    head: VerifiedHead | None = None,
+) -> None:
     """Write the bundle of the joint prediction in ledger entry `index` to `path`, complete or not at all.
 
-    Raises as `api.prediction.write_bundle` does.
+    Its proofs are under `head`. Raises as `api.prediction.write_bundle` does.
     """
     prediction = registry.get(index, JointPrediction)
     model = registry.resolve(prediction.body.model, Network)
@@ -248,4 +267,4 @@ def write_joint_bundle(path: Path, log: Log, registry: Registry, blobs: BlobStor
     digests = [proof.digest for proof in prediction.body.proofs]
     digests += [model.body.certificate, model.body.schema, records.body.commitments, *records.body.certificates]
     entries = [located.reference.index for located in (prediction, model, records)]
-    write_evidence(path, log, registry, blobs, envelope, entries, prediction.body.checkpoint_size, digests)
+    write_evidence(path, log, registry, blobs, envelope, entries, prediction.body.checkpoint_size, digests, head)

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final, Literal
 
+from api.approval_gate import ApprovalGate
 from api.blobs import BlobStore
 from api.entries import CommittedRecords, JointPrediction, Party
 from api.errors import (
@@ -33,6 +34,7 @@ from api.errors import (
     NodesNotReady,
     NotFound,
     NotPermitted,
+    NotReady,
     PredictionRefused,
     describe,
 )
@@ -94,6 +96,7 @@ class JointService:
         write: AbstractContextManager[Any],
         wake: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
+        approvals: ApprovalGate | None = None,
     ) -> None:
         self.nodes = Nodes(clock)
         self._settings = settings
@@ -104,6 +107,7 @@ class JointService:
         self._write = write
         self._wake = wake
         self._clock = clock
+        self._approvals = approvals or ApprovalGate(registry, None)
         self._lock = threading.Lock()
         self._since: dict[str, float] = {}
         """By job: since when it waits for its nodes, or for what they deliver."""
@@ -137,19 +141,24 @@ class JointService:
 
         Raises:
             NotPermitted: `records.author`.
-            PredictionRefused, ExposureCap, RateLimited, Conflict.
+            PredictionRefused, ExposureCap, RateLimited, Conflict, NotReady.
             VerificationFailed, UsageError: records and model do not belong together, or are too large.
         """
         context = JointContext.of(self._registry, records, model)
         if context.clinic.reference != party.reference:
             raise NotPermitted("records.author", f"entry {records} is not of {party.body.name!r}")
+        self._approvals.require(model)
         self._check_use(context)
         check_joint_fit(context.model.body, context.records.body)
         check_joint_size(context, self._blobs, self._settings.max_blob_bytes)
         with self._write:
             self._check_use(context)  # under the head that the prediction will name
             self._check_cap(context)
-            head = self._log.head()
+            # Nodes are shown this head and remember it, so it must be one that is published.
+            head = self._log.published()
+            if head.size <= max(records, model):
+                raise NotReady("no head with these records and this model is published yet: ask again")
+            self._approvals.approval(context.model.reference, head.size)
             job = self._jobs.add_joint(
                 party.reference.index,
                 context.owner.reference.index,
@@ -166,12 +175,13 @@ class JointService:
         return job
 
     def check(self, job: Job) -> None:
-        """Policy, revocations and suspensions still allow this job. Raises PredictionRefused."""
+        """Policy, approvals, revocations and suspensions still allow this job. Raises PredictionRefused, NotReady."""
         self._check_use(JointContext.of(self._registry, job.records, job.model))
 
     def _check_use(self, context: JointContext) -> None:
         about = (context.model, context.records)
         check_use(self._registry, context.records.body.policy, context.model.reference, about)
+        self._approvals.check(context.model.reference)
         clinic, owner = context.clinic, context.owner
         found = self._registry.suspension_of(clinic.reference.index, owner.reference.index)
         if found:
@@ -306,6 +316,8 @@ class JointService:
     def _watch(self) -> None:
         while not self._stopping.wait(_LOOK_SECONDS):
             try:
+                # Here, since nobody waits for this thread: the contract's node may take its time.
+                self._approvals.refresh({job.model for job, _ in self._jobs.computing()})
                 self.look()
             except Exception:
                 # The disk failed; what cannot be stored now is looked at again.

@@ -38,7 +38,7 @@ from api.entries import (
     sign_entry,
 )
 from api.registry import Registry
-from ledger import Log, TlogProof
+from ledger import Log, TlogProof, VerifiedHead
 from privacy import attestation
 from privacy.bundle import BundleWriter
 from privacy.ckks.bounds import Bounds, derive_bounds
@@ -279,11 +279,17 @@ def attest(
     request_nonce: bytes,
     issued_at: str,
     private_key: Ed25519PrivateKey,
+    approval: int | None = None,
 ) -> bytes:
-    """The signed attestation of the prediction in ledger entry `index`, by its author's key."""
+    """The signed attestation of the prediction in ledger entry `index`, by its author's key.
+
+    `approval` is the entry by which hospitals approved the model, if this server wants one.
+    """
     prediction = registry.get(index, Prediction).body
     records = registry.resolve(prediction.records, Records).body
-    said = predicate(log.entry, index, prediction, records, issued_at=issued_at, request_nonce=request_nonce)
+    said = predicate(
+        log.entry, index, prediction, records, issued_at=issued_at, request_nonce=request_nonce, approval=approval
+    )
     return attestation.sign_statement(said, private_key)
 
 
@@ -291,12 +297,21 @@ def attest(
 
 
 def write_bundle(
-    path: Path, log: Log, registry: Registry, blobs: BlobStore, index: int, envelope: bytes, *, inputs: bool
+    path: Path,
+    log: Log,
+    registry: Registry,
+    blobs: BlobStore,
+    index: int,
+    envelope: bytes,
+    *,
+    inputs: bool,
+    head: VerifiedHead | None = None,
 ) -> None:
     """Write the bundle of the prediction in ledger entry `index` to `path`, complete or not at all.
 
-    All proofs of inclusion are under one checkpoint, and a consistency proof leads to it from the head that the
-    prediction names. With `inputs`, the canonical input ciphertexts are in it too.
+    All proofs of inclusion are under one checkpoint, that of `head` (default: the newest published one), and a
+    consistency proof leads to it from the head that the prediction names. With `inputs`, the canonical input
+    ciphertexts are in it too.
 
     Raises:
         NotFound: a blob is missing.
@@ -308,7 +323,7 @@ def write_bundle(
     about = (prediction, context.key, context.model, context.records)
     digests = _blob_digests(prediction.body, context, blobs, inputs)
     entries = {located.reference.index for located in about}
-    write_evidence(path, log, registry, blobs, envelope, entries, prediction.body.checkpoint_size, digests)
+    write_evidence(path, log, registry, blobs, envelope, entries, prediction.body.checkpoint_size, digests, head)
 
 
 def write_evidence(
@@ -320,13 +335,16 @@ def write_evidence(
     entries: Iterable[int],
     head_size: int,
     digests: Iterable[bytes],
+    head: VerifiedHead | None,
 ) -> None:
     """Write a bundle of these entries, their authors and these blobs; `head_size` is what the prediction names.
 
+    The approval that the attestation names, if any, is one of the entries.
     Raises as `write_bundle` does.
     """
-    head = log.head()
-    indices = set(entries)
+    head = head or log.published()
+    said = attestation.decode_statement(attestation.decode_envelope(envelope).payload_bytes())
+    indices = set(entries) | ({said.approval.index} if said.approval is not None else set())
     indices |= {registry.author_of(index).reference.index for index in indices}
     with BundleWriter(path) as bundle:
         bundle.set_attestation(envelope)

@@ -14,9 +14,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from api.approval_entries import verify_approval
 from api.binding import Located, check_coverage, check_order, parameters_of
 from api.entries import (
     AnyEntry,
+    Approval,
     Body,
     BodyT,
     Clearance,
@@ -59,19 +61,21 @@ AnyBody = TypeVar(
     Disclosure,
     Suspension,
     Clearance,
+    Approval,
 )
 
 ModelT = TypeVar("ModelT", Model, Network)
 
-_ROLES: Final[dict[type[Body], str]] = {
-    Key: "clinic",
-    Records: "clinic",
-    CommittedRecords: "clinic",
-    Model: "owner",
-    Network: "owner",
-    Prediction: "server",
-    JointPrediction: "server",
-    Disclosure: "clinic",
+_ROLES: Final[dict[type[Body], tuple[str, ...]]] = {
+    Key: ("clinic",),
+    Records: ("clinic",),
+    CommittedRecords: ("clinic",),
+    Model: ("owner",),
+    Network: ("owner",),
+    Prediction: ("server",),
+    JointPrediction: ("server",),
+    Disclosure: ("clinic",),
+    Approval: ("owner", "server"),
 }
 """Who writes what. A revocation is by whoever wrote its target, a suspension or clearance by one of its two parties."""
 
@@ -86,10 +90,12 @@ class Logged(Located[BodyT]):
 class Registry:
     """The index. Entries are added in ledger order; methods may be called from many threads.
 
+    `origin` is the name of the log, which hospitals' approvals name: without it a log with approvals is not readable.
     Lookups raise VerificationFailed (`ledger.reference`) for what is not there or is something else.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, origin: str | None = None) -> None:
+        self._origin = origin
         self._lock = threading.RLock()
         self._entries: list[Logged[Body]] = []
         self._by_leaf: dict[bytes, int] = {}
@@ -99,6 +105,8 @@ class Registry:
         self._model_names: dict[tuple[int, str, str], int] = {}
         self._revoked: dict[int, int] = {}
         self._sessions: dict[bytes, int] = {}
+        self._approvals: dict[int, list[int]] = {}
+        """By model: the entries that approve it, in ledger order."""
         self._suspensions: dict[tuple[int, int], list[int]] = {}
         self._cleared: dict[int, dict[int, int]] = {}
         """By suspension: which party has cleared it, and in which entry."""
@@ -106,7 +114,7 @@ class Registry:
     @classmethod
     def read(cls, log: Log) -> Registry:
         """The index of a whole log. Raises as `add` does; the log is then not one that this protocol accepts."""
-        registry = cls()
+        registry = cls(log.origin)
         registry.refresh(log)
         return registry
 
@@ -117,6 +125,11 @@ class Registry:
                 self.add(entry)
 
     # -- looking up ----------------------------------------------------------------------------------------------------
+
+    @property
+    def origin(self) -> str | None:
+        """The name of the log, if it was told."""
+        return self._origin
 
     @property
     def size(self) -> int:
@@ -136,6 +149,13 @@ class Registry:
         if not isinstance(found.body, kind):
             raise VerificationFailed("ledger.reference", f"entry {index} is a {found.body.KIND}, not a {kind.KIND}")
         return Logged(found.reference, found.body, found.author)
+
+    def reference(self, index: int) -> Reference:
+        """The reference to entry `index`, whatever it is."""
+        with self._lock:
+            if not 0 <= index < len(self._entries):
+                raise VerificationFailed("ledger.reference", f"there is no entry {index}")
+            return self._entries[index].reference
 
     def resolve(self, reference: Reference, kind: type[AnyBody]) -> Logged[AnyBody]:
         """The entry that a reference means: index and leaf hash must both fit."""
@@ -178,6 +198,16 @@ class Registry:
         index = self.revocation(reference, size)
         if index is not None:
             raise VerificationFailed("ledger.revoked", f"entry {reference.index} was revoked by entry {index}")
+
+    def approvals_of(self, model: Reference, size: int | None = None) -> list[Logged[Approval]]:
+        """The approvals of this model within the first `size` entries (default: all), in ledger order.
+
+        Their signatures hold; whose they are is for whoever has a governance file (`api.governance`).
+        """
+        with self._lock:
+            size = len(self._entries) if size is None else size
+            found = [self.get(i, Approval) for i in self._approvals.get(model.index, []) if i < size]
+        return [entry for entry in found if entry.body.model == model]
 
     def suspension_of(self, clinic: int, owner: int, size: int | None = None) -> list[Logged[Suspension]]:
         """The suspensions between two parties (by index) that not both have cleared, in ledger order.
@@ -245,6 +275,8 @@ class Registry:
                     pair = (suspension.clinic.index, suspension.owner.index)
                     self._suspensions.setdefault(pair, []).append(index)
                     self._cleared[index] = {}
+                case Approval() as approval:
+                    self._approvals.setdefault(approval.model.index, []).append(index)
                 case Clearance() as clearance if entry.author is not None:
                     self._cleared[clearance.suspension.index][entry.author.index] = index
             return reference
@@ -273,9 +305,10 @@ class Registry:
     def _check_authored(self, entry: AnyEntry, author: Logged[Party]) -> None:
         verify_signature(entry, author.body.public_key)
         body = entry.body
-        role = _ROLES.get(type(body))
-        if role is not None and author.body.role != role:
-            raise VerificationFailed("entry.role", f"a {body.KIND} is written by a {role}, not by a {author.body.role}")
+        roles = _ROLES.get(type(body))
+        if roles is not None and author.body.role not in roles:
+            who = " or ".join(roles)
+            raise VerificationFailed("entry.role", f"a {body.KIND} is written by a {who}, not by a {author.body.role}")
         match body:
             case Key():
                 self._check_key(body, author)
@@ -299,6 +332,8 @@ class Registry:
                 self._check_suspension(body, author)
             case Clearance():
                 self._check_clearance(body, author)
+            case Approval():
+                self._check_approval(body)
 
     def _check_key(self, key: Key, author: Logged[Party]) -> None:
         if key.clinic != author.body.name:
@@ -411,6 +446,20 @@ class Registry:
         index = self._cleared[suspension.reference.index].get(author.reference.index)
         if index is not None:
             raise VerificationFailed("clearance.again", f"{author.body.name!r} has cleared it in entry {index} already")
+
+    def _check_approval(self, approval: Approval) -> None:
+        if self._origin is None:
+            raise UsageError(
+                "this index does not know its log's origin, which approvals name: make it with Registry(origin)"
+            )
+        index = approval.model.index
+        if not 0 <= index < self.size or self._entries[index].reference.leaf != approval.model.leaf:
+            raise VerificationFailed("ledger.reference", f"entry {index} is not there or has another leaf hash")
+        target = self._entries[index].body
+        if not isinstance(target, Model | Network):
+            raise VerificationFailed("approval.model", f"a {target.KIND} is not approved, only models and networks are")
+        self.check_not_revoked(approval.model)
+        verify_approval(approval, self._origin)
 
     def _check_revocation(self, revocation: Revocation, author: Logged[Party]) -> None:
         index = revocation.target.index

@@ -3,6 +3,9 @@
     ledger.sqlite  log.key  server.key  jobs.sqlite  nonces.sqlite  blobs/  models/  admitted/  tmp/
 
 Every method either does all of what it says or raises and leaves entries, blobs and jobs as they were.
+
+With its ledger in PostgreSQL several processes may serve one data folder. One of them leads (`api.leader`): it works
+jobs off, matches the nodes of multi-party computation, and publishes heads.
 """
 
 from __future__ import annotations
@@ -12,16 +15,30 @@ import secrets
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
+from types import TracebackType
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from ledger.storage.locate import LogPlace, open_or_create
 
+from api.approval_gate import approval_gate
 from api.binding import parameters_of
 from api.blobs import BlobStore
-from api.entries import Key, Model, Party, Records, Reference, decode_entry, sign_entry, verify_signature
+from api.entries import (
+    JointPrediction,
+    Key,
+    Model,
+    Party,
+    Prediction,
+    Records,
+    Reference,
+    decode_entry,
+    sign_entry,
+    verify_signature,
+)
 from api.errors import (
     ApiError,
     Conflict,
@@ -36,10 +53,12 @@ from api.exposure import bits_of_groups, recount
 from api.jobs import Job, JobStore, JobWorker
 from api.joint_prediction import attest_joint, write_joint_bundle
 from api.joint_service import JointService
+from api.leader import Leadership, alone
 from api.limits import RateLimiter
 from api.nonces import NonceStore
 from api.policy import check_cap, check_use
 from api.prediction import Context, PlannedProof, attest, check_entry_size, plan_proofs, predict, write_bundle
+from api.publishing import Publisher, clock_name
 from api.registry import Logged, Registry
 from api.settings import Settings
 from api.signing import (
@@ -51,7 +70,11 @@ from api.signing import (
     verify_request,
 )
 from api.submission import check_behind, check_opening, check_result_count
+from api.witness.client import clients_of
 from ledger import Log, Signer
+from ledger.cosignature import Cosigner
+from ledger.errors import LogLocked
+from ledger.trust_policy import TlogPolicy
 from privacy.ckks.canonical import encode_input
 from privacy.ckks.exposure import model_bits
 from privacy.errors import DecodeError, UsageError, VerificationFailed
@@ -62,6 +85,12 @@ __all__ = ["Service", "admit_party", "split_frames"]
 
 _HEAVY = 2
 _TURN_SECONDS = 20
+_POLL_SECONDS = 1.0
+"""How often a process that does not lead tries to, and how soon jobs of another process are seen."""
+
+_PUBLISH_SECONDS = 10.0
+"""Beyond the time for witnesses: how long an entry waits for a published head before its author is told to ask again."""
+
 _MOST_WAITING = 8
 """Requests that do heavy work at a time, how long others wait for their turn, and how many: each waits in one of the
 threads that answer those who only read."""
@@ -76,16 +105,22 @@ class Service:
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
         for name in ("models", "admitted"):
             (data / name).mkdir(exist_ok=True, mode=0o700)
-        with ExitStack() as undo:
+        with ExitStack() as undo, alone(data / "start.lock"):
             signer = _log_key(data / "log.key", settings.origin)
             self.verifier = signer.verifier
-            self.log = undo.enter_context(_open_log(data / "ledger.sqlite", signer))
-            shutil.rmtree(data / "tmp", ignore_errors=True)
-            (data / "tmp").mkdir(mode=0o700)
+            self.log = undo.enter_context(open_or_create(_place(settings), signer))
+            self._leadership = Leadership(data / "leader.lock")
+            undo.callback(self._leadership.release)
             self.blobs = BlobStore(data / "blobs", settings.min_free_bytes)
-            self.blobs.sweep()
+            if self._leadership.claim():
+                shutil.rmtree(data / "tmp", ignore_errors=True)
+                self.blobs.sweep()
+            elif not self.log.shared:
+                raise LogLocked(str(data))
+            (data / "tmp").mkdir(mode=0o700, exist_ok=True)
             self.registry = Registry.read(self.log)
-            self._write = threading.RLock()
+            self.approvals = approval_gate(settings, self.registry, undo)
+            self._write = _Turn(self.log, self.registry)
             self._heavy = threading.BoundedSemaphore(_HEAVY)
             self._waiting = threading.BoundedSemaphore(_MOST_WAITING)
             self._key = _server_key(data / "server.key")
@@ -95,22 +130,78 @@ class Service:
             self._nonces = NonceStore(data / "nonces.sqlite")
             undo.callback(self._nonces.close)
             self._limiter = RateLimiter(settings.requests_per_minute)
-            self._worker = JobWorker(self.jobs, self)
+            self._worker = JobWorker(self.jobs, self, poll=_POLL_SECONDS if self.log.shared else None)
+            policy = _witness_policy(settings)
+            self.publisher = Publisher(
+                self.log,
+                Cosigner(clock_name(settings.origin), self._key.private_bytes_raw()),
+                policy,
+                clients_of(policy) if policy is not None else [],
+                settings.witness_seconds,
+            )
+            self._ending = threading.Event()
+            self._waiting_to_lead = threading.Thread(target=self._lead_in_turn, name="sealproof-leader", daemon=True)
             self.joint = JointService(
-                settings, self.log, self.registry, self.blobs, self.jobs, self._write, lambda: self._worker.wake()
+                settings,
+                self.log,
+                self.registry,
+                self.blobs,
+                self.jobs,
+                self._write,
+                lambda: self._worker.wake(),
+                approvals=self.approvals,
             )
             self._undo = undo.pop_all()
 
     def start(self) -> None:
-        """Begin to work off jobs, those of the last run first."""
+        """Begin to publish heads and to work off jobs, those of the last run first; as soon as this process leads."""
+        if self._leadership.held:
+            self._lead()
+        else:
+            self._waiting_to_lead.start()
+
+    def _lead(self) -> None:
+        self.publisher.start()
         self._worker.start()
         self.joint.start()
 
+    def _lead_in_turn(self) -> None:
+        while not self._ending.wait(_POLL_SECONDS):
+            if self._leadership.claim():
+                self._lead()
+                return
+
     def close(self) -> None:
         """Stop at the next step and close every file."""
+        self._ending.set()
+        if self._waiting_to_lead.is_alive():
+            self._waiting_to_lead.join()
         self.joint.close()
         self._worker.stop()
+        self.publisher.close()
         self._undo.close()
+
+    def refresh(self) -> None:
+        """See what other processes have logged since."""
+        if self.log.shared:
+            self.registry.refresh(self.log)
+
+    @property
+    def matching(self) -> JointService:
+        """The part that matches nodes of multi-party computation. Raises NotReady where another process does it."""
+        if not self._leadership.held:
+            raise NotReady("another process of this server matches the nodes: give nodes the address of one alone")
+        return self.joint
+
+    def _published(self, reference: Reference) -> Reference:
+        """`reference`, once a published head includes it. Raises NotReady; the entry is logged nevertheless."""
+        self._wait_published(reference.index)
+        return reference
+
+    def _wait_published(self, index: int) -> None:
+        self.publisher.wake()
+        if not self.publisher.wait_for(index + 1, self.settings.witness_seconds + _PUBLISH_SECONDS):
+            raise NotReady("the entry is logged, but no head that includes it is published yet: try again")
 
     # -- who asks ------------------------------------------------------------------------------------------------------
 
@@ -140,7 +231,7 @@ class Service:
         self._limiter.take(("register", address))
         found = self.registry.index_of(entry)
         if found is not None:
-            return self.registry.get(found, Party).reference, False
+            return self._published(self.registry.get(found, Party).reference), False
         decoded = decode_entry(entry)
         if not isinstance(decoded.body, Party):
             raise NotPermitted("entry.kind", "only a party is registered here")
@@ -150,7 +241,7 @@ class Service:
         self.blobs.check_room(len(entry))
         if self.settings.registration == "closed" and not _is_admitted(self.settings.data, decoded.body, entry):
             raise NotPermitted("party.registration", "the operator has not admitted this entry (sealproof party add)")
-        return self._append(entry), True
+        return self._published(self._append(entry)), True
 
     # -- what is submitted ---------------------------------------------------------------------------------------------
 
@@ -190,18 +281,17 @@ class Service:
         if decoded.author != party.reference:
             raise NotPermitted("entry.author", f"party {party.reference.index} is not the author of this entry")
         if found is not None:
-            return Reference.to(found, entry), False
+            return self._published(Reference.to(found, entry)), False
         self.registry.check(entry)
         self.blobs.check_room(len(entry))
         with self._turn():
             check_behind(decoded.body, self.blobs)
         reference = self._append(entry)
         self.joint.nodes.wake()  # a revocation or suspension may concern a session
-        return reference, True
+        return self._published(reference), True
 
     def _append(self, entry: bytes) -> Reference:
-        with self._write:
-            self.registry.refresh(self.log)  # an append that was reported as failed may have happened
+        with self._write:  # which has read what is logged: an append that was reported as failed may have happened
             found = self.registry.index_of(entry)
             if found is not None:
                 return Reference.to(found, entry)
@@ -270,6 +360,7 @@ class Service:
         context = Context.of(self.registry, records, model)
         if self.registry.get(records, Records).author != party.reference:
             raise NotPermitted("records.author", f"entry {records} is not of {party.body.name!r}")
+        self.approvals.require(model)
         self._check_policy(context)
         self._check_fit(context)
         if not self.has_opening(context.model.reference):
@@ -296,6 +387,7 @@ class Service:
     def _check_policy(self, context: Context) -> None:
         about = (context.key, context.model, context.records)
         check_use(self.registry, context.records.body.policy, context.model.reference, about)
+        self.approvals.check(context.model.reference)
 
     def _check_fit(self, context: Context) -> None:
         records, model = context.records.body, context.model.body
@@ -326,6 +418,7 @@ class Service:
 
     def compute(self, job: Job, progress: Callable[[int], None]) -> bytes:
         """A job's work, for `JobWorker`."""
+        self.approvals.ask(job.model)
         session = self.jobs.session(job.id)
         if session is not None:
             return sign_entry(self.joint.verify(job, session, progress), self.party.reference, self._key)
@@ -333,6 +426,7 @@ class Service:
         with self._write:  # a revocation is logged before this head or after it
             self._check_policy(context)
             head = self.log.head()
+            self.approvals.approval(context.model.reference, head.size)
         if not self.has_opening(context.model.reference):
             raise NotReady(f"the weights of model {context.model.reference.index} are no longer on this server")
         opening = load_opening(self._opening_path(context.model.reference))
@@ -342,8 +436,8 @@ class Service:
     def publish(self, job: Job, entry: bytes) -> tuple[int, bytes]:
         """The end of a job, for `JobWorker`: it may have got as far as here before."""
         joint = self.jobs.session(job.id) is not None
+        approval = self._approval(job, entry)
         with self._write:
-            self.registry.refresh(self.log)
             index = self.registry.index_of(entry)
             if index is None:
                 if joint:
@@ -351,21 +445,33 @@ class Service:
                 else:
                     self._check_policy(Context.of(self.registry, job.records, job.model))
                 index = self._append(entry).index
+        self.publisher.wake()
         make = attest_joint if joint else attest
-        return index, make(self.log, self.registry, index, bytes.fromhex(job.nonce), timestamp(), self._key)
+        return index, make(self.log, self.registry, index, bytes.fromhex(job.nonce), timestamp(), self._key, approval)
+
+    def _approval(self, job: Job, entry: bytes) -> int | None:
+        """The approval that the attestation will name: one under the head that the prediction names."""
+        if self.registry.index_of(entry) is None:
+            self.approvals.ask(job.model)
+        body = decode_entry(entry).body
+        if not isinstance(body, Prediction | JointPrediction):
+            raise UsageError(f"a {body.KIND} is no prediction")
+        return self.approvals.approval(body.model, body.checkpoint_size)
 
     def bundle(self, index: int, *, inputs: bool) -> Path:
-        """The bundle of a prediction as a new file, which the caller removes. Raises NotFound."""
+        """The bundle of a prediction as a new file, which the caller removes. Raises NotFound, NotReady."""
         job = self.jobs.of_prediction(index)
         if job.attestation is None:
             raise NotFound(f"entry {index} has no attestation here")
         path = self.settings.data / "tmp" / f"{secrets.token_hex(16)}.sealproof"
         what = (path, self.log, self.registry, self.blobs, index, job.attestation)
+        self._wait_published(index)
+        head = self.publisher.first_head_with(index)
         with self._turn():
             if self.jobs.session(job.id) is not None:
-                write_joint_bundle(*what)
+                write_joint_bundle(*what, head=head)
             else:
-                write_bundle(*what, inputs=inputs)
+                write_bundle(*what, inputs=inputs, head=head)
         return path
 
     # -- opening -------------------------------------------------------------------------------------------------------
@@ -394,10 +500,53 @@ def _log_key(path: Path, origin: str) -> Signer:
     return signer
 
 
-def _open_log(path: Path, signer: Signer) -> Log:
-    if path.exists() and path.stat().st_size > 0:
-        return Log.open(path, signer)
-    return Log.create(path, signer)
+def _place(settings: Settings) -> LogPlace:
+    return LogPlace.parse(settings.ledger or f"sqlite:{settings.data / 'ledger.sqlite'}")
+
+
+def _witness_policy(settings: Settings) -> TlogPolicy | None:
+    """Whose cosignatures are asked for. Raises UsageError, DecodeError for a file that names no witness to ask."""
+    if settings.witness_policy is None:
+        return None
+    try:
+        policy = TlogPolicy.parse(settings.witness_policy.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read the witness policy {settings.witness_policy}: {error.strerror}") from error
+    if policy.log(settings.origin) is None:
+        raise UsageError(f"the witness policy {settings.witness_policy} has no line for the log {settings.origin!r}")
+    if not clients_of(policy):
+        raise UsageError(f"the witness policy {settings.witness_policy} names no witness with a URL")
+    return policy
+
+
+class _Turn:
+    """Nobody else, in this process or another, logs anything inside; the registry is up to date. Re-entrant."""
+
+    def __init__(self, log: Log, registry: Registry) -> None:
+        self._log = log
+        self._registry = registry
+        self._local = threading.local()
+
+    def __enter__(self) -> None:
+        turn = self._log.exclusive()
+        turn.__enter__()
+        try:
+            self._registry.refresh(self._log)
+        except BaseException as error:
+            turn.__exit__(type(error), error, error.__traceback__)
+            raise
+        self._turns().append(turn)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._turns().pop().__exit__(kind, error, trace)
+
+    def _turns(self) -> list[AbstractContextManager[None]]:
+        if not hasattr(self._local, "turns"):
+            self._local.turns = []
+        turns: list[AbstractContextManager[None]] = self._local.turns
+        return turns
 
 
 def _server_key(path: Path) -> Ed25519PrivateKey:

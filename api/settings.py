@@ -35,8 +35,25 @@ class Settings(BaseSettings):
     origin: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_check_origin)] = "localhost/sealproof"
     """Name of the ledger and of its key. It cannot be changed once the ledger exists."""
 
+    ledger: str | None = None
+    """Where the ledger lies: sqlite:PATH, tiles:FOLDER (plain files that any log client reads) or postgresql://...
+    (several server processes); None is ledger.sqlite in the data folder."""
+
+    witness_policy: Path | None = None
+    """A tlog-policy file with the witnesses that are asked to cosign every head; None asks nobody."""
+
+    witness_seconds: Annotated[float, Field(ge=0, le=60)] = 2.0
+    """How long a head waits for the quorum of the witness policy before it is published with what there is."""
+
     registration: Literal["open", "closed"] = "open"
     """Who may register: anyone, or only whose party entry the operator admitted (`sealproof party add`)."""
+
+    governance: Path | None = None
+    """A governance file: only models that enough of its hospitals approve are served; None serves all."""
+
+    governance_rpc: Annotated[str | None, Field(repr=False)] = None
+    """A node of the chain of the governance contract: what hospitals have withdrawn there is not served either; None
+    believes the ledger alone, where nothing is withdrawn."""
 
     instances_per_proof: Annotated[int, Field(ge=1, le=MAX_INSTANCES)] = 64
     """Blocks x outputs that one evaluation proof covers at most."""

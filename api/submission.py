@@ -10,6 +10,7 @@ from api.binding import parameters_of, verify_key_entry, verify_model_entry
 from api.blobs import BlobStore
 from api.entries import (
     MAX_ENTRY_BYTES,
+    Approval,
     Body,
     Clearance,
     CommittedRecords,
@@ -39,7 +40,7 @@ _RESULT_BYTES = 64
 
 
 def check_behind(body: Body, blobs: BlobStore) -> None:
-    """Check the blobs behind an entry of a clinic or owner; a revocation, suspension or clearance has none.
+    """Check the blobs behind an entry of a clinic or owner; a revocation, suspension, clearance or approval has none.
 
     Raises:
         NotPermitted: a kind of entry that nobody submits.
@@ -57,7 +58,7 @@ def check_behind(body: Body, blobs: BlobStore) -> None:
             verify_network_entry(body, schema, _blob(blobs, body.certificate, "certificate"))
         case CommittedRecords():
             _check_committed_records(body, blobs)
-        case Revocation() | Disclosure() | Suspension() | Clearance():
+        case Revocation() | Disclosure() | Suspension() | Clearance() | Approval():
             pass
         case _:
             raise NotPermitted("entry.kind", f"a {body.KIND} is not submitted")

@@ -9,12 +9,16 @@ LedgerError
 │   ├── IndexOutOfRange     a proof for an index that the tree does not have
 │   ├── RootMismatch        a recomputed root is not the signed one
 │   ├── OriginMismatch      a checkpoint of another log
+│   ├── FileRefused         a file that a log serves is missing, malformed or not what its signed head says
+│   ├── ChainRefused        a contract on a chain said no, or is not the contract it should be
 │   └── LogMisbehaved       the log contradicts a head that it signed before; keeps the evidence
 │       ├── Rollback        the new head is smaller
 │       ├── Fork            same size, another root
 │       └── InconsistentGrowth   the proof does not show that the new tree extends the old one
 └── StorageError            the environment failed: disk, file, lock; look at the machine
     ├── LogLocked           another writer holds the log
+    ├── ChainUnavailable    the node of a chain cannot be used, or a transaction did not get through
+    ├── MissingDependency   an optional package is not installed; the message says how to install it
     └── CorruptLog          what is stored does not match the stored checkpoint; nothing is signed
 """
 
@@ -23,15 +27,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 __all__ = [
+    "ChainRefused",
+    "ChainUnavailable",
     "CorruptLog",
     "DecodeError",
     "EntryTooLarge",
+    "FileRefused",
     "Fork",
     "InconsistentGrowth",
     "IndexOutOfRange",
     "LedgerError",
     "LogLocked",
     "LogMisbehaved",
+    "MissingDependency",
     "NotInLog",
     "OriginMismatch",
     "Rollback",
@@ -114,6 +122,19 @@ class OriginMismatch(VerificationFailed):
         self.found = found
 
 
+class FileRefused(VerificationFailed):
+    """The file `path` of a log is missing, malformed, or says something else than the log's signed head."""
+
+    def __init__(self, check: str, path: str, reason: str) -> None:
+        super().__init__(check, f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class ChainRefused(VerificationFailed):
+    """A contract reverted, with its reason; or what lies at its address is not that contract. Nothing was changed."""
+
+
 class LogMisbehaved(VerificationFailed):
     """The log contradicts itself. `old` and `new` are the two signed checkpoints: publish them."""
 
@@ -163,6 +184,24 @@ class LogLocked(StorageError):
     def __init__(self, path: str) -> None:
         super().__init__(f"{path} has a writer already: stop it, or open the log read-only")
         self.path = path
+
+
+class ChainUnavailable(StorageError):
+    """The chain's node `node` did not answer usefully, or a transaction was not mined in time."""
+
+    def __init__(self, node: str, detail: str) -> None:
+        super().__init__(f"the chain's node at {node}: {detail}")
+        self.node = node
+        self.detail = detail
+
+
+class MissingDependency(StorageError, ImportError):
+    """The optional package `package` is missing; it comes with the extra `extra`."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed. Install it with: pip install 'sealproof[{extra}]'")
+        self.package = package
+        self.extra = extra
 
 
 class CorruptLog(StorageError):

@@ -174,7 +174,8 @@ def encode_entry_bundle(entries: Sequence[bytes]) -> bytes:
 
 def decode_entry_bundle(bundle: EntryBundle, data: bytes) -> list[bytes]:
     """The entries of a bundle, exactly as many as it has. Raises DecodeError."""
-    entries, at = [], 0
+    entries: list[bytes] = []
+    at = 0
     while at < len(data) and len(entries) <= bundle.width:
         length = int.from_bytes(data[at : at + 2], "big")
         entry = data[at + 2 : at + 2 + length]

@@ -221,7 +221,8 @@ class Predicate(CamelRecord):
     `prediction` is the ledger entry that lists the same results and proofs; it is younger than the other three.
     `error_bound` is the largest of the proofs. `request_nonce` is what the clinic sent with its request. `claims` and
     `not_claimed` are the fixed sentences `CLAIMS` and `NOT_CLAIMED`: whoever reads them reads all that is promised,
-    and nobody can add to them.
+    and nobody can add to them. `approval` is the ledger entry by which hospitals approved the model; without one the
+    field is left out.
     """
 
     prediction: LedgerReference
@@ -236,6 +237,7 @@ class Predicate(CamelRecord):
     request_nonce: Digest
     claims: tuple[str, ...] = CLAIMS
     not_claimed: tuple[str, ...] = NOT_CLAIMED
+    approval: LedgerReference | None = None
 
     def __post_init__(self) -> None:
         if self.claims != CLAIMS or self.not_claimed != NOT_CLAIMED:
@@ -273,7 +275,7 @@ def _subjects(predicate: AnyPredicate) -> tuple[Subject, ...]:
     return tuple(Subject(name, SubjectDigest(digest)) for name, digest in predicate.subjects())
 
 
-_STATEMENT = Codec(_Statement, "in-toto statement", _MAX_STATEMENT_BYTES)
+_STATEMENT = Codec(_Statement, "in-toto statement", _MAX_STATEMENT_BYTES, omit_none=True)
 
 
 def encode_statement(predicate: AnyPredicate) -> bytes:

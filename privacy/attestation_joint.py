@@ -101,7 +101,8 @@ class JointPredicate(CamelRecord):
 
     `prediction` is the ledger entry that lists the same proofs and names the same session. `error_bound` is zero.
     `request_nonce` is what the clinic sent with its request. `claims` and `not_claimed` are the fixed sentences
-    `JOINT_CLAIMS` and `JOINT_NOT_CLAIMED`.
+    `JOINT_CLAIMS` and `JOINT_NOT_CLAIMED`. `approval` is the ledger entry by which hospitals approved the model;
+    without one the field is left out.
     """
 
     prediction: LedgerReference
@@ -116,6 +117,7 @@ class JointPredicate(CamelRecord):
     request_nonce: Digest
     claims: tuple[str, ...] = JOINT_CLAIMS
     not_claimed: tuple[str, ...] = JOINT_NOT_CLAIMED
+    approval: LedgerReference | None = None
 
     def __post_init__(self) -> None:
         if self.claims != JOINT_CLAIMS or self.not_claimed != JOINT_NOT_CLAIMED:

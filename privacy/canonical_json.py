@@ -26,12 +26,16 @@ from pydantic_core import CoreSchema, PydanticSerializationError, core_schema
 from privacy.errors import DecodeError, UsageError
 
 __all__ = [
+    "Address",
     "CamelRecord",
     "Codec",
+    "CurveKey",
+    "CurveSignature",
     "DecimalInteger",
     "Digest",
     "Identifier",
     "Name",
+    "PairingKey",
     "Point",
     "PositiveInteger",
     "Record",
@@ -227,6 +231,18 @@ Salt = Annotated[bytes, _HexBytes(16)]
 
 Point = Annotated[bytes, _HexBytes(48)]
 """48 bytes as hex: a compressed G1 point. Only the length is checked here, the group is the verifier's business."""
+
+Address = Annotated[bytes, _HexBytes(20)]
+"""20 bytes as hex, without 0x: the address of an Ethereum contract or account."""
+
+CurveKey = Annotated[bytes, _HexBytes(33)]
+"""33 bytes as hex: a compressed secp256k1 public key. Only the length is checked here."""
+
+PairingKey = Annotated[bytes, _HexBytes(96)]
+"""96 bytes as hex: a compressed G2 point. Only the length is checked here, the group is the verifier's business."""
+
+CurveSignature = Annotated[bytes, _HexBytes(64)]
+"""64 bytes as hex: r and s of an ECDSA signature, big-endian. Only the length is checked here."""
 
 Signature = Annotated[bytes, _Base64Bytes(64)]
 """64 bytes as base64: an Ed25519 signature."""

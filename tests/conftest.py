@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import bundles, joint_bundles
+from tests.support.anvil import anvil, chain  # noqa: F401  (fixtures)
+from tests.support.postgres import postgres  # noqa: F401  (fixture)
 from tests.support.service import RunningServer, running
 
 

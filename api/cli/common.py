@@ -19,8 +19,8 @@ from rich.text import Text
 
 from api.client.session import log_errors
 from api.client.transport import Server, ServerError
-from api.client.trust import TrustStore
-from ledger import Checkpoint, VerifiedHead, Verifier, open_checkpoint
+from api.client.trust import TrustedLog, TrustStore, parse_trust
+from ledger import Checkpoint, VerifiedHead, open_checkpoint
 from ledger import errors as ledger_errors
 from ledger.note import Note
 from privacy import errors as privacy_errors
@@ -38,7 +38,6 @@ __all__ = [
     "err",
     "exit_code",
     "log_key_text",
-    "log_verifier",
     "model_argument",
     "nonce_bytes",
     "one_line",
@@ -46,6 +45,8 @@ __all__ = [
     "print_json",
     "progress",
     "trusted_head",
+    "trusted_log",
+    "trusted_logs",
 ]
 
 EXIT_REFUSED = 1
@@ -110,37 +111,58 @@ def exit_code(error: BaseException) -> int | None:
 
 
 def log_key_text(value: str | None) -> str | None:
-    """A verifier key given as such or as the name of a file that holds it."""
-    if value is None or "+" in value:
-        return value
-    text = Path(value).read_text(encoding="utf-8").strip()
-    Verifier.parse(text)
+    """A verifier key, given as such, or the text of a file with one or with a tlog-policy."""
+    if value is None:
+        return None
+    path = Path(value)
+    text = value if "+" in value and not path.exists() else path.read_text(encoding="utf-8")
+    with log_errors():
+        parse_trust(text)
     return text
 
 
-def log_verifier(origin: str, log_key: str | None) -> Verifier:
-    """The key of a log: as given, else the one that is trusted on this machine. Raises UsageError if neither."""
+def trusted_logs(log_key: str | None) -> list[TrustedLog] | TrustStore:
+    """What `--log-key` says to trust, or what is trusted on this machine."""
     text = log_key_text(log_key)
-    found = Verifier.parse(text) if text else TrustStore().find(origin)
-    if found is None or found.name != origin:
+    with log_errors():
+        return parse_trust(text) if text else TrustStore()
+
+
+def trusted_log(origin: str, log_key: str | None) -> TrustedLog:
+    """How a log is trusted: as given, else as on this machine. Raises UsageError if it is not."""
+    trusted = trusted_logs(log_key)
+    if isinstance(trusted, TrustStore):
+        found = trusted.trusted(origin)
+    else:
+        found = next((log for log in trusted if log.origin == origin), None)
+    if found is None:
         raise UsageError(f"no trusted key for the log {origin!r}: give --log-key, or sealproof trust add")
     return found
 
 
 def trusted_head(source: Server, log_key: str | None) -> VerifiedHead:
-    """The server's signed head, verified; without `log_key` also compared with the last one seen, and kept."""
+    """The server's published head, verified; without `log_key` also compared with the last one seen, and kept."""
     note = source.checkpoint()
     with log_errors():
         origin = Checkpoint.parse(Note.parse(note).text).origin
-        head = open_checkpoint(note, log_verifier(origin, log_key), origin)
-        return TrustStore().follow(note, origin, source.consistency) if log_key is None else head
+        log = trusted_log(origin, log_key)
+        head = open_checkpoint(note, log.verifier, origin)
+        if log_key is None:
+            return TrustStore().follow(note, origin, source.consistency)
+        log.witnesses(note)
+        return head
 
 
 # Options that many commands share.
 Folder = Annotated[Path, typer.Option("--folder", "-f", help="Folder with this party's keys and state.")]
 LogKey = Annotated[
     str | None,
-    typer.Option(help="Verifier key of the ledger, or a file with it; from its operator, not from the bundle."),
+    typer.Option(
+        "--log-key",
+        "--policy",
+        help="Verifier key of the ledger, or a file with it, or a tlog-policy file, which also says whose cosignatures "
+        "are demanded; from its operator and its witnesses, not from the bundle.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 ModelName = Annotated[str, typer.Option("--model", "-m", help="Model: its name, 'name version', or ledger index.")]

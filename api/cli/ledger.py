@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from api.cli.common import Json, LogKey, log_verifier, out, print_json, trusted_head
+from api.cli import ledger_anchor, ledger_watch, ledger_witness
+from api.cli.common import Json, LogKey, out, print_json, trusted_head, trusted_log
 from api.client.session import log_errors
 from api.client.transport import Server
 from api.entries import decode_entry
@@ -17,6 +18,12 @@ from ledger.note import Note
 from privacy.errors import UsageError
 
 app = typer.Typer(help="The ledger: its signed head, and proofs that entries are in it.", no_args_is_help=True)
+app.add_typer(ledger_anchor.app, name="anchor")
+app.command("witness")(ledger_witness.witness)
+app.command("fsck")(ledger_watch.check_files)
+app.command("mirror")(ledger_watch.mirror)
+app.command("monitor")(ledger_watch.monitor)
+app.command("evidence")(ledger_watch.show_evidence)
 
 Address = Annotated[str, typer.Option("--server", help="Address of the server.")]
 
@@ -51,7 +58,9 @@ def prove(
     with log_errors():
         parsed = TlogProof.parse(proof)
         origin = Checkpoint.parse(Note.parse(parsed.checkpoint).text).origin
-        verified = parsed.verify(entry, log_verifier(origin, log_key), origin)
+        log = trusted_log(origin, log_key)
+        verified = parsed.verify(entry, log.verifier, origin)
+        log.witnesses(parsed.checkpoint)
     if verified.index != index:
         raise UsageError(f"the server answered with entry {verified.index}")
     kind = decode_entry(entry).kind

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from api.cli import clinic, consumer, ledger, model, mpc, operator, tools, trust, verify
+from api.cli import clinic, committee, consumer, governance, ledger, model, mpc, operator, tools, trust, verify
 from api.cli.common import EXIT_USAGE, err, exit_code, one_line
 from api.version import VERSION
 
@@ -24,8 +24,10 @@ app = typer.Typer(
 app.add_typer(clinic.app, name="clinic")
 app.add_typer(model.app, name="model")
 app.add_typer(consumer.app, name="consumer")
+app.add_typer(committee.app, name="committee")
 app.add_typer(mpc.app, name="mpc")
 app.add_typer(ledger.app, name="ledger")
+app.add_typer(governance.app, name="governance")
 app.add_typer(trust.app, name="trust")
 app.add_typer(operator.party_app, name="party")
 app.command("serve")(operator.serve)

@@ -75,8 +75,9 @@ def exposure(
 
 def _recounted(source: Server, log_key: str | None, clinic: str | None, model: int | None) -> list[dict[str, Any]]:
     """The server's rows, from the entries under the signed head."""
-    registry = Registry()
-    for _, entry in whole_log(source, trusted_head(source, log_key)):
+    head = trusted_head(source, log_key)
+    registry = Registry(head.origin)
+    for _, entry in whole_log(source, head):
         registry.add(entry)
     return [
         {

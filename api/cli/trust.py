@@ -14,14 +14,17 @@ app = typer.Typer(help="Which ledgers are trusted on this machine.", no_args_is_
 
 
 @app.command()
-def add(key: Annotated[str, typer.Argument(help="Verifier key of a log, or a file with it.")]) -> None:
-    """Trust a log. Get its key from its operator, never from a bundle.
+def add(
+    key: Annotated[str, typer.Argument(help="Verifier key of a log, or a file with it, or a tlog-policy file.")],
+) -> None:
+    """Trust a log, or the logs of a policy together with their witnesses. Get keys from their owners, not from bundles.
 
     Example: sealproof trust add log.vkey
     """
     with log_errors():
-        verifier = TrustStore().add(log_key_text(key) or "")
-    out.print(f"trusted: {verifier.name}")
+        added = TrustStore().add(log_key_text(key) or "")
+    for verifier in added:
+        out.print(f"trusted: {verifier.name}")
 
 
 @app.command("list")

@@ -8,28 +8,30 @@ from typing import Annotated, Any
 
 import typer
 
+from api.chain.anchors import compare_head, parse_anchors
 from api.cli.common import (
     EXIT_REFUSED,
     EXIT_USAGE,
     Json,
     LogKey,
     err,
-    log_key_text,
     nonce_bytes,
     one_line,
     out,
     print_json,
     progress,
+    trusted_logs,
 )
+from api.cli.governance import governed
+from api.client.anchored import AnchorComparison
 from api.client.audit import verify_bundle
 from api.client.audit_disclosure import VerifiedDisclosure, probability
 from api.client.joint_prediction import VerifiedJointPrediction
 from api.client.prediction import Check, VerifiedPrediction
-from api.client.session import log_errors
 from api.client.transport import Server
-from api.client.trust import TrustStore
 from api.client.verified_cache import VerifiedCache
-from ledger import Verifier
+from api.governance import Governance
+from ledger import VerifiedHead
 from privacy.errors import DecodeError, VerificationFailed
 from privacy.zk.group import group_by_name
 
@@ -45,19 +47,32 @@ def verify(
     nonce: Annotated[
         str | None, typer.Option(help="Of a disclosure: the nonce that you gave to the clinic, 64 hex digits.")
     ] = None,
+    anchor: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Compare the bundle's head with the one on a chain: NODE#CONTRACT, such as "
+            "http://127.0.0.1:8545#0x..., or a file that lists anchors. May be repeated."
+        ),
+    ] = None,
+    governance: Annotated[
+        Path | None, typer.Option(help="Demand that hospitals of this governance file approved the model before.")
+    ] = None,
+    governance_rpc: Annotated[
+        str | None, typer.Option(help="A node of the governance file's chain: also demand that they still approve it.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Verify bundles and disclosures, without key or FHE library. Exit code 0: verified; 1: refused; 2: unreadable.
 
     Example: sealproof verify prediction.sealproof --log-key log.vkey
     """
-    text, recipient = log_key_text(log_key), None if nonce is None else nonce_bytes(nonce)
-    with log_errors():
-        trusted = Verifier.parse(text) if text else TrustStore()
+    trusted, recipient = trusted_logs(log_key), None if nonce is None else nonce_bytes(nonce)
+    anchors = [parsed for text in anchor or () for parsed in parse_anchors(text)]
+    demanded = None if governance is None else Governance.load(governance)
     reports = []
     for bundle in bundles:
         try:
-            with progress(quiet=as_json) as report:
+            with progress(quiet=as_json) as report, governed(demanded, governance_rpc) as contract:
                 verified = verify_bundle(
                     bundle,
                     trusted,
@@ -66,8 +81,11 @@ def verify(
                     recipient_nonce=recipient,
                     progress=report,
                     cache=None if no_cache else VerifiedCache(),
+                    governance=demanded,
+                    contract=contract,
                 )
-            reports.append(_report(bundle, verified, pinned=text is not None))
+                compared = compare_head(anchors, _head(verified), Server(server).consistency if server else None)
+            reports.append(_report(bundle, verified, pinned=log_key is not None) | _anchored(compared))
         except VerificationFailed as error:
             reports.append(_refused(bundle, "refused", error.check, error.detail))
         except (DecodeError, OSError) as error:
@@ -106,6 +124,28 @@ def _report(
     return told
 
 
+def _approval(found: VerifiedPrediction | VerifiedJointPrediction) -> dict[str, Any]:
+    if found.approval is None:
+        return {}
+    body = found.approval.body
+    return {
+        "approval": {
+            "entry": found.approval.reference.index,
+            "chain": body.chain,
+            "contract": f"0x{body.contract.hex()}",
+            "keys": [signed.key.hex() for signed in body.signatures],
+        }
+    }
+
+
+def _head(found: VerifiedPrediction | VerifiedJointPrediction | VerifiedDisclosure) -> VerifiedHead:
+    return found.prediction.head if isinstance(found, VerifiedDisclosure) else found.head
+
+
+def _anchored(compared: Sequence[AnchorComparison]) -> dict[str, Any]:
+    return {"anchors": [comparison.to_json() for comparison in compared]} if compared else {}
+
+
 def _checks(checks: Sequence[Check]) -> list[dict[str, Any]]:
     return [{"name": c.name, "shows": c.sentence, "seconds": round(c.seconds, 4)} for c in checks]
 
@@ -134,6 +174,7 @@ def _verified(bundle: Path, found: VerifiedPrediction | VerifiedJointPrediction,
         },
         "revoked_since": [reference.index for reference in found.revoked_since],
         "checks": _checks(found.checks),
+        **_approval(found),
     }
 
 
@@ -148,6 +189,8 @@ def _print(result: dict[str, Any]) -> None:
         return
     for check in result["checks"]:
         out.print(f"  {check['name']:<13} {check['seconds']:6.2f} s  {one_line(check['shows'])}", soft_wrap=True)
+    for found in result.get("anchors", ()):
+        out.print(f"  {'anchor':<24} {one_line(found['says'])}", soft_wrap=True)
     if "disclosure" in result:
         shown = result["disclosure"]
         out.print(f"DISCLOSED by {result['clinic']}: {one_line(shown['says'])}", soft_wrap=True)

@@ -16,13 +16,16 @@ from typing import Any, Final, Generic, TypeVar
 
 import ledger as log
 from api.binding import Located
+from api.client.audit_approval import check_approval
+from api.client.dating import check_in_time
 from api.client.history import LedgerAccess, Written, check_history
 from api.client.prediction import Check
-from api.client.trust import TrustStore
+from api.client.trust import TrustedLog, TrustStore
 from api.client.verified_cache import VerifiedCache
 from api.consistency import ConsistencyProof
 from api.entries import (
     AnyEntry,
+    Approval,
     Body,
     CommittedRecords,
     Disclosure,
@@ -38,31 +41,36 @@ from api.entries import (
     decode_entry,
     verify_signature,
 )
+from api.governance import ApprovalContract, Governance
 from ledger.merkle import leaf_hash
-from ledger.note import Note, NoteVerifier
+from ledger.note import Note, Verifier
 from privacy import attestation as att
 from privacy.bundle import BundleReader
 from privacy.canonical_json import parse_timestamp
 from privacy.errors import DecodeError, UsageError, VerificationFailed
 from privacy.zk.group import Group
 
-__all__ = ["Audit", "Evidence", "Progress", "translated"]
+__all__ = ["Audit", "Evidence", "LogTrust", "Progress", "translated"]
+
+LogTrust = Verifier | TrustedLog | Sequence[Verifier | TrustedLog] | TrustStore
+"""The key of a log, a log with its witnesses, several of them, or what is trusted on this machine."""
 
 Progress = Callable[[str, int, int], None]
 """(step, done, total)."""
 
-BodyT = TypeVar("BodyT", Key, Model, Records, Prediction, Network, CommittedRecords, JointPrediction)
+BodyT = TypeVar("BodyT", Key, Model, Records, Prediction, Network, CommittedRecords, JointPrediction, Approval)
 PredicateT = TypeVar("PredicateT", att.Predicate, att.JointPredicate)
 VerifiedT = TypeVar("VerifiedT")
 
-_ROLES: Final[dict[type[Body], str]] = {
-    Key: "clinic",
-    Records: "clinic",
-    CommittedRecords: "clinic",
-    Model: "owner",
-    Network: "owner",
-    Prediction: "server",
-    JointPrediction: "server",
+_ROLES: Final[dict[type[Body], tuple[str, ...]]] = {
+    Key: ("clinic",),
+    Records: ("clinic",),
+    CommittedRecords: ("clinic",),
+    Model: ("owner",),
+    Network: ("owner",),
+    Prediction: ("server",),
+    JointPrediction: ("server",),
+    Approval: ("owner", "server"),
 }
 _STEPS: Final = 10
 
@@ -74,12 +82,14 @@ class Evidence:
         self,
         stack: ExitStack,
         path: Path,
-        log_key: NoteVerifier | Sequence[NoteVerifier] | TrustStore,
+        log_key: LogTrust,
         group: Group,
         ledger: LedgerAccess | None,
         nonce: bytes | None,
         progress: Progress | None,
         cache: VerifiedCache | None,
+        governance: Governance | None,
+        contract: ApprovalContract | None,
     ) -> None:
         self._stack = stack
         self.path = path
@@ -89,6 +99,8 @@ class Evidence:
         self.nonce = nonce
         self.progress = progress or (lambda step, done, total: None)
         self.cache = cache
+        self.governance = governance
+        self.contract = contract
         self.checks: list[Check] = []
         self.also_blobs: set[bytes] = set()
         """Blobs of a disclosure, which the steps of its prediction do not know."""
@@ -115,6 +127,10 @@ class Evidence:
         if len(shown) > 1:
             raise VerificationFailed("entry.disclosure", f"{len(shown)} disclosures in the bundle, at most one can be")
         self.disclosure = shown[0] if shown else None
+        approved = [i for i, entry in self.entries.items() if isinstance(entry.body, Approval)]
+        if len(approved) > 1:
+            raise VerificationFailed("entry.approval", f"{len(approved)} approvals in the bundle, at most one can be")
+        self.approval = approved[0] if approved else None
         return type(self.entries[self.prediction].body)
 
     # 1 bundle: the file is a bundle, and every blob in it has the digest it is named by.
@@ -131,7 +147,8 @@ class Evidence:
         if len({proof.checkpoint for proof in proofs.values()}) != 1:
             raise VerificationFailed("log.checkpoint", "the inclusion proofs are not all under one checkpoint")
         checkpoint = next(iter(proofs.values())).checkpoint
-        self.log_verifier = self._trusted_key(log.Checkpoint.parse(Note.parse(checkpoint).text).origin)
+        self.trusted = self._trusted_log(log.Checkpoint.parse(Note.parse(checkpoint).text).origin)
+        self.log_verifier = self.trusted.verifier
         origin = self.log_verifier.name
         self.entry_bytes: dict[int, bytes] = {}
         for index, proof in proofs.items():
@@ -142,14 +159,21 @@ class Evidence:
             verified = proof.verify(self.reader.entry(index), self.log_verifier, origin)
             self.entry_bytes[index] = verified.entry
             self.head = verified.head
-        return f"All {len(indices)} entries are in the log {origin!r} of {self.head.size} entries that its key signed."
+        self.witnessed = self.trusted.witnesses(checkpoint)
+        sentence = (
+            f"All {len(indices)} entries are in the log {origin!r} of {self.head.size} entries that its key signed"
+        )
+        if self.witnessed is None or not self.witnessed.cosigned:
+            return sentence + "."
+        return f"{sentence} and that witnesses cosigned: {', '.join(c.name for c in self.witnessed.cosigned)}."
 
-    def _trusted_key(self, origin: str) -> NoteVerifier:
+    def _trusted_log(self, origin: str) -> TrustedLog:
         if isinstance(self.log_key, TrustStore):
-            found: NoteVerifier | None = self.log_key.find(origin)
+            found = self.log_key.trusted(origin)
         else:
             keys = self.log_key if isinstance(self.log_key, Sequence) else [self.log_key]
-            found = next((key for key in keys if key.name == origin), None)
+            logs = (key if isinstance(key, TrustedLog) else TrustedLog(key) for key in keys)
+            found = next((log for log in logs if log.origin == origin), None)
         if found is None:
             raise VerificationFailed(
                 "log.untrusted",
@@ -170,6 +194,7 @@ class Audit(ABC, Generic[VerifiedT]):
         self._ledger = evidence.ledger
         self._authors: dict[int, int] = {}
         """Of the entries that the prediction is about, and of itself: the index of the author's party entry."""
+        self._approval: Located[Approval] | None = None
         self._used_blobs: set[bytes] = set()
         self._revoked_since: tuple[Reference, ...] = ()
 
@@ -181,11 +206,13 @@ class Audit(ABC, Generic[VerifiedT]):
             ("references", self._check_references),
             ("attestation", self._check_attestation),
             ("head", self._check_head),
+            ("approval", self._check_approval),
             ("statements", self._check_statements),
             ("certificates", self._check_certificates),
             ("proofs", self._check_proofs),
         ):
-            self._evidence.step(name, check)
+            if name != "approval" or self._approval is not None:
+                self._evidence.step(name, check)
         self._evidence.progress("done", _STEPS, _STEPS)
         return self._verified()
 
@@ -233,9 +260,10 @@ class Audit(ABC, Generic[VerifiedT]):
             raise VerificationFailed("entry.author", f"the author of entry {reference.index} is no party")
         verify_signature(author, party.public_key)
         verify_signature(entry, party.public_key)
-        if party.role != _ROLES[kind]:
+        if party.role not in _ROLES[kind]:
+            who = " or ".join(_ROLES[kind])
             raise VerificationFailed(
-                "entry.role", f"entry {reference.index} was signed by a {party.role}, not by a {_ROLES[kind]}"
+                "entry.role", f"entry {reference.index} was signed by a {party.role}, not by a {who}"
             )
         self._authors[reference.index] = entry.author.index
         return Located(reference, entry.body)
@@ -272,6 +300,29 @@ class Audit(ABC, Generic[VerifiedT]):
             if not author < index:
                 raise VerificationFailed("ledger.order", f"entry {index} is older than its author's registration")
 
+    # -- hospitals' approval -------------------------------------------------------------------------------------------
+
+    def _signed_approval(self) -> int | None:
+        """Part of step 3: the index of the approval, if there is one, now that its author's signature was checked."""
+        index = self._evidence.approval
+        if index is not None:
+            self._approval = self._signed(Reference.to(index, self._entry_bytes[index]), Approval)
+        return index
+
+    # 12 approval: of this model, before the prediction, by enough hospitals of the reader's governance file.
+    def _check_approval(self) -> str:
+        evidence, prediction = self._evidence, self._evidence.entries[self._evidence.prediction].body
+        if self._approval is None or not isinstance(prediction, Prediction | JointPrediction):
+            raise VerificationFailed("approval.missing", "no hospital approved this model")
+        return check_approval(
+            self._approval,
+            prediction.model,
+            self._prediction_reference(),
+            evidence.head.origin,
+            evidence.governance,
+            evidence.contract,
+        )
+
     # -- the attestation -----------------------------------------------------------------------------------------------
 
     def _attested(self, server: Party, policy: Policy, expected: Callable[[str, bytes], PredicateT]) -> PredicateT:
@@ -294,8 +345,11 @@ class Audit(ABC, Generic[VerifiedT]):
 
     # -- the head ------------------------------------------------------------------------------------------------------
 
-    def _past_head(self, size: int, root: bytes, used: Sequence[Located[Any]]) -> str:
-        """The head that the prediction names is a past of the checkpoint; none of `used` was revoked under it."""
+    def _past_head(self, size: int, root: bytes, used: Sequence[Located[Any]], until: str | None) -> str:
+        """The head that the prediction names is a past of the checkpoint; none of `used` was revoked under it.
+
+        `until`: the end that the records have, which witnesses show to lie after the prediction.
+        """
         evidence, index = self._evidence, self._evidence.prediction
         if not size <= index:
             raise VerificationFailed("head.future", f"prediction {index} names a head of {size} entries, after itself")
@@ -310,11 +364,12 @@ class Audit(ABC, Generic[VerifiedT]):
         if store is not None:
             store.observe(evidence.head, self._ledger.consistency if self._ledger else None)
         sentence = f"The prediction was made on a log of {size} entries, which the signed one extends."
+        sentence += check_in_time(until, index, evidence.trusted, evidence.head, evidence.witnessed, self._ledger)
         if self._ledger is None:
             return sentence + " Revocations were not looked up: there is no connection to the ledger."
         self._revoked_since = check_history(
             self._ledger,
-            evidence.log_verifier,
+            evidence.trusted,
             evidence.head,
             store,
             [self._written(located) for located in used],

@@ -41,6 +41,7 @@ class CkksAudit(Audit[VerifiedPrediction]):
             raise VerificationFailed("entry.author", "records and key entry have different authors")
         self._check_name("key", self._key.body.clinic, clinic.body)
         self._check_name("records", self._records.body.clinic, clinic.body)
+        self._approved = self._signed_approval()
         self._check_stray_entries()
         return (
             f"Signed by clinic {clinic.body.name!r}, model owner {self._owner.name!r} and server {self._server.name!r}."
@@ -80,6 +81,7 @@ class CkksAudit(Audit[VerifiedPrediction]):
                 self._records.body,
                 issued_at=issued_at,
                 request_nonce=request_nonce,
+                approval=self._approved,
             )
 
         self._predicate = self._attested(self._server, self._records.body.policy, expected)
@@ -89,7 +91,8 @@ class CkksAudit(Audit[VerifiedPrediction]):
     def _check_head(self) -> str:
         prediction = self._prediction.body
         used = (self._key, self._model, self._records)
-        return self._past_head(prediction.checkpoint_size, prediction.checkpoint_root, used)
+        until = self._records.body.policy.until
+        return self._past_head(prediction.checkpoint_size, prediction.checkpoint_root, used, until)
 
     # 8 statements: input digests, positions, blur and error bound follow from the entries.
     def _check_statements(self) -> str:
@@ -223,6 +226,7 @@ class CkksAudit(Audit[VerifiedPrediction]):
             issued_at=self._predicate.issued_at,
             request_nonce=self._predicate.request_nonce,
             revoked_since=self._revoked_since,
+            approval=self._approval,
             checks=tuple(self._evidence.checks),
             made_by=VERIFIED,
         )

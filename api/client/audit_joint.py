@@ -33,6 +33,7 @@ class JointAudit(Audit[VerifiedJointPrediction]):
         self._server = self._author(self._prediction).body
         self._owner, self._clinic = self._author(self._model), self._author(self._records)
         self._check_name("records", self._records.body.clinic, self._clinic.body)
+        self._approved = self._signed_approval()
         self._check_stray_entries()
         return (
             f"Signed by clinic {self._clinic.body.name!r}, model owner {self._owner.body.name!r} and server "
@@ -67,6 +68,7 @@ class JointAudit(Audit[VerifiedJointPrediction]):
                 self._model.body,
                 issued_at=issued_at,
                 request_nonce=request_nonce,
+                approval=self._approved,
             )
 
         self._predicate = self._attested(self._server, self._records.body.policy, expected)
@@ -75,7 +77,8 @@ class JointAudit(Audit[VerifiedJointPrediction]):
     # 7 head: the ledger head that the prediction names is a past of the checkpoint; nothing was revoked under it.
     def _check_head(self) -> str:
         prediction = self._prediction.body
-        return self._past_head(prediction.checkpoint_size, prediction.checkpoint_root, (self._model, self._records))
+        used, until = (self._model, self._records), self._records.body.policy.until
+        return self._past_head(prediction.checkpoint_size, prediction.checkpoint_root, used, until)
 
     # 8 statements: commitments, scales and bounds follow from the entries; no value can leave the integers.
     def _check_statements(self) -> str:
@@ -168,6 +171,7 @@ class JointAudit(Audit[VerifiedJointPrediction]):
             issued_at=self._predicate.issued_at,
             request_nonce=self._predicate.request_nonce,
             revoked_since=self._revoked_since,
+            approval=self._approval,
             checks=tuple(self._evidence.checks),
             made_by=VERIFIED,
         )

@@ -10,11 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from api.client.trust import TrustStore
+from api.client.trust import TrustedLog, TrustStore
 from api.entries import AnyEntry, Party, Reference, Revocation, decode_entry, verify_signature
 from ledger import VerifiedHead, leaf_hash, open_checkpoint, verify_consistency
 from ledger.merkle import Frontier
-from ledger.note import NoteVerifier
 from privacy.errors import DecodeError, VerificationFailed
 
 __all__ = ["LedgerAccess", "Written", "check_history", "whole_log"]
@@ -31,6 +30,8 @@ class LedgerAccess(Protocol):
 
     def consistency(self, old: int, new: int) -> Sequence[bytes]: ...
 
+    def publications(self, start: int, limit: int) -> Sequence[bytes]: ...
+
     def blob(self, digest: bytes) -> bytes: ...
 
 
@@ -45,7 +46,7 @@ class Written:
 
 def check_history(
     ledger: LedgerAccess,
-    verifier: NoteVerifier,
+    trusted: TrustedLog,
     head: VerifiedHead,
     store: TrustStore | None,
     entries: Sequence[Written],
@@ -67,9 +68,10 @@ def check_history(
     """
     note = ledger.checkpoint()
     if store is not None:
-        present = store.follow(note, verifier.name, ledger.consistency)
+        present = store.follow(note, trusted.origin, ledger.consistency)
     else:
-        present = open_checkpoint(note, verifier, verifier.name)
+        present = open_checkpoint(note, trusted.verifier, trusted.origin)
+        trusted.witnesses(note)
     if present.size < head.size:
         raise VerificationFailed(
             "monitor.rollback", f"the server shows a log of {present.size} entries, the bundle one of {head.size}"

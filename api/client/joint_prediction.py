@@ -8,7 +8,7 @@ from pathlib import Path
 
 from api.binding import Located
 from api.client.prediction import VERIFIED, Check
-from api.entries import CommittedRecords, JointPrediction, Network, Party, Reference
+from api.entries import Approval, CommittedRecords, JointPrediction, Network, Party, Reference
 from ledger.checkpoint import VerifiedHead
 from privacy.errors import UsageError
 from privacy.models.network_certificate import NetworkStatement
@@ -42,6 +42,8 @@ class VerifiedJointPrediction:
     request_nonce: bytes
     revoked_since: tuple[Reference, ...]
     """Model or records that were revoked after the prediction, as far as the ledger was asked."""
+    approval: Located[Approval] | None
+    """By which hospitals approved the model before the prediction; None if the attestation names none."""
     checks: tuple[Check, ...]
     made_by: InitVar[object]
 

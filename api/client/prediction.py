@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from api.binding import Located, parameters_of
-from api.entries import Key, Model, Party, Prediction, Records, Reference
+from api.entries import Approval, Key, Model, Party, Prediction, Records, Reference
 from ledger.checkpoint import VerifiedHead
 from privacy.bundle import BundleReader
 from privacy.ckks.canonical import ResultCiphertext, decode_result
@@ -63,6 +63,8 @@ class VerifiedPrediction:
     request_nonce: bytes
     revoked_since: tuple[Reference, ...]
     """Key, model or records that were revoked after the prediction, as far as the ledger was asked."""
+    approval: Located[Approval] | None
+    """By which hospitals approved the model before the prediction; None if the attestation names none."""
     checks: tuple[Check, ...]
     made_by: InitVar[object]
 

@@ -259,6 +259,14 @@ class Server:
         """The log's present signed checkpoint, NOT yet verified."""
         return self._get("/v1/ledger/checkpoint", _MAX_NOTE)
 
+    def publications(self, start: int, limit: int = _PAGE) -> list[bytes]:
+        """At most `limit` (256) published checkpoints of sizes from `start` on, in order, NOT yet verified."""
+        path = f"/v1/ledger/checkpoints?start={start}&limit={limit}"
+        found = _decoded(path, self._json(list[str], path))
+        if len(found) > limit:
+            raise DecodeError(_answer_to(path), f"{len(found)} checkpoints, asked for {limit}")
+        return found
+
     def entry(self, index: int) -> bytes:
         """The bytes of an entry, NOT yet verified."""
         return self._get(f"/v1/ledger/entries/{index}", 1 << 16)

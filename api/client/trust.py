@@ -4,8 +4,12 @@ A bundle proves what was logged under a key. Whether that key is the log's is fo
 are written here by a person and by nothing else. For each log the last verified head is kept; a head that does not
 extend it is refused and both signed notes are kept as evidence, because together they convict the log.
 
+A log is trusted by its key alone, or by a tlog-policy file: then every head must also be cosigned by a quorum of the
+witnesses that the file names, whoever shows it.
+
     $SEALPROOF_HOME or ~/.config/sealproof
       logs/<SHA-256 of the origin>.vkey     the verifier key, one line
+      logs/<SHA-256 of the origin>.policy   the policy file, if there is one
       heads/<SHA-256 of the origin>.note    the last head
       evidence/<SHA-256 of the two notes>/{old,new}.note
 """
@@ -17,6 +21,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ledger import (
@@ -31,13 +36,15 @@ from ledger import (
     verify_consistency,
 )
 from ledger.errors import DecodeError, Fork, StorageError
+from ledger.trust_policy import TlogPolicy, WitnessedHead
 
-__all__ = ["ConsistencySource", "TrustStore", "home_folder"]
+__all__ = ["ConsistencySource", "TrustStore", "TrustedLog", "home_folder", "parse_trust"]
 
 ConsistencySource = Callable[[int, int], Sequence[bytes]]
 """(old size, new size) to the hashes of a consistency proof; nothing it returns is trusted."""
 
 _MAX_KEY_BYTES = 4096
+_MAX_POLICY_BYTES = 1 << 20
 _MAX_NOTE_BYTES = 1_000_000
 
 
@@ -49,6 +56,34 @@ def home_folder() -> Path:
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "sealproof"
 
 
+@dataclass(frozen=True)
+class TrustedLog:
+    """A log that somebody decided to trust: by its key, and by the witnesses of a policy if there is one."""
+
+    verifier: Verifier
+    policy: TlogPolicy | None = None
+
+    @property
+    def origin(self) -> str:
+        """The log's name."""
+        return self.verifier.name
+
+    def witnesses(self, note: bytes) -> WitnessedHead | None:
+        """What the witnesses of the policy say of a signed head; None without a policy.
+
+        Raises VerificationFailed(`policy.quorum`) unless a quorum of them cosigned it, and as `open_checkpoint` does.
+        """
+        return None if self.policy is None else self.policy.open(note, self.origin)
+
+
+def parse_trust(text: str) -> list[TrustedLog]:
+    """The logs that a verifier key, or the text of a tlog-policy file, says to trust. Raises DecodeError."""
+    if "\n" not in text.strip():
+        return [TrustedLog(Verifier.parse(text.strip()))]
+    policy = TlogPolicy.parse(text)
+    return [TrustedLog(verifier, policy) for verifier in policy.logs]
+
+
 class TrustStore:
     """Trusted log keys and last heads in a folder (default: `home_folder()`), made with mode 0700 when needed."""
 
@@ -57,26 +92,31 @@ class TrustStore:
 
     # -- keys ---------------------------------------------------------------------------------------------------------
 
-    def add(self, vkey: str) -> Verifier:
-        """Trust the log with this verifier key (`name+id+base64`); its name is the log's origin.
+    def add(self, text: str) -> list[Verifier]:
+        """Trust the log with this verifier key (`name+id+base64`), whose name is its origin, or all logs of a policy.
 
-        Raises DecodeError for anything else, and UsageError if another key is trusted for this origin: remove it
-        first, on purpose.
+        A policy takes the place of an older one, and of none. Raises DecodeError for anything else, and UsageError if
+        another key is trusted for one of the origins: remove it first, on purpose.
         """
-        verifier = Verifier.parse(vkey.strip())
-        known = self.find(verifier.name)
-        if known is not None and known != verifier:
-            raise UsageError(
-                f"another key is trusted for the log {verifier.name!r} ({known}): remove it first if it was replaced"
-            )
-        self._write("logs", f"{_name(verifier.name)}.vkey", f"{verifier}\n".encode())
-        return verifier
+        logs = parse_trust(text)
+        for log in logs:
+            known = self.find(log.origin)
+            if known is not None and known != log.verifier:
+                raise UsageError(
+                    f"another key is trusted for the log {log.origin!r} ({known}): remove it first if it was replaced"
+                )
+        for log in logs:
+            if log.policy is not None:
+                self._write("logs", f"{_name(log.origin)}.policy", text.encode("utf-8"))
+            self._write("logs", f"{_name(log.origin)}.vkey", f"{log.verifier}\n".encode())
+        return [log.verifier for log in logs]
 
     def remove(self, origin: str) -> None:
-        """Trust the log `origin` no longer, and forget its head. Raises UsageError if it was not trusted."""
+        """Trust the log `origin` no longer, and forget its head and policy. Raises UsageError if it was not trusted."""
         if self.find(origin) is None:
             raise UsageError(f"the log {origin!r} was not trusted; trusted: {self._listed()}")
         self._path("logs", f"{_name(origin)}.vkey").unlink()
+        self._path("logs", f"{_name(origin)}.policy").unlink(missing_ok=True)
         self._path("heads", f"{_name(origin)}.note").unlink(missing_ok=True)
 
     def list(self) -> list[Verifier]:
@@ -94,6 +134,19 @@ class TrustStore:
             raise DecodeError("trusted key", f"{path} is the key of {verifier.name!r}, not of {origin!r}")
         return verifier
 
+    def trusted(self, origin: str) -> TrustedLog | None:
+        """How the log `origin` is trusted, or None. Raises DecodeError for a damaged file."""
+        verifier = self.find(origin)
+        if verifier is None:
+            return None
+        path = self._path("logs", f"{_name(origin)}.policy")
+        if not path.exists():
+            return TrustedLog(verifier)
+        policy = TlogPolicy.parse(_read(path, _MAX_POLICY_BYTES).decode("utf-8", "replace"))
+        if policy.log(origin) != verifier:
+            raise DecodeError("trusted policy", f"{path} is not about the log {origin!r} and its trusted key")
+        return TrustedLog(verifier, policy)
+
     # -- heads --------------------------------------------------------------------------------------------------------
 
     def head(self, origin: str) -> VerifiedHead | None:
@@ -101,7 +154,7 @@ class TrustStore:
 
         Raises UsageError for a log that is not trusted; DecodeError or VerificationFailed for a damaged file.
         """
-        verifier = self._trusted(origin)
+        verifier = self._trusted(origin).verifier
         path = self._path("heads", f"{_name(origin)}.note")
         if not path.exists():
             return None
@@ -110,14 +163,16 @@ class TrustStore:
     def follow(self, note: bytes, origin: str, consistency: ConsistencySource) -> VerifiedHead:
         """The head that the log shows now, verified to extend the last one and kept in its place.
 
-        Raises Rollback, Fork or InconsistentGrowth with the evidence kept, and what `ledger.follow` raises.
+        Raises Rollback, Fork or InconsistentGrowth with the evidence kept, what `ledger.follow` raises, and
+        VerificationFailed(`policy.quorum`).
         """
-        verifier, old = self._trusted(origin), self.head(origin)
-        new = open_checkpoint(note, verifier, origin)
+        trusted, old = self._trusted(origin), self.head(origin)
+        new = open_checkpoint(note, trusted.verifier, origin)
         needed = old is not None and 0 < old.size < new.size
         proof = consistency(old.size, new.size) if old is not None and needed else ()
         with self._keeping_evidence():
-            head = follow(old, note, proof, verifier, origin)
+            head = follow(old, note, proof, trusted.verifier, origin)
+        trusted.witnesses(note)
         self._keep(head)
         return head
 
@@ -127,19 +182,23 @@ class TrustStore:
         Older and newer heads are tied to it by a consistency proof where there is a source of them; without one, only
         two different heads of one size can be told apart. A newer head is kept when it is tied, or the first.
 
-        Raises Fork or InconsistentGrowth with the evidence kept.
+        Raises Fork or InconsistentGrowth with the evidence kept, and VerificationFailed(`policy.quorum`).
         """
         last = self.head(head.origin)
-        if last is None:
+        tied = last is None or self._tie(last, head, consistency)
+        self._trusted(head.origin).witnesses(head.note)
+        if last is None or (tied and head.size > last.size):
             self._keep(head)
-            return
+
+    def _tie(self, last: VerifiedHead, head: VerifiedHead, consistency: ConsistencySource | None) -> bool:
+        """Whether one of two heads was shown to extend the other. Raises Fork, InconsistentGrowth."""
         with self._keeping_evidence():
             if head.size == last.size:
                 if head.root != last.root:
                     raise Fork(head.size, last.note, head.note)
-                return
+                return True
             if consistency is None:
-                return
+                return False
             small, large = sorted((head, last), key=lambda h: h.size)
             if small.size:
                 proof = tuple(consistency(small.size, large.size))
@@ -147,16 +206,15 @@ class TrustStore:
                     verify_consistency(small.size, large.size, proof, small.root, large.root)
                 except VerificationFailed as reason:
                     raise InconsistentGrowth(reason, small.note, large.note, proof) from reason
-        if large is head:
-            self._keep(head)
+        return True
 
     # -- files --------------------------------------------------------------------------------------------------------
 
-    def _trusted(self, origin: str) -> Verifier:
-        verifier = self.find(origin)
-        if verifier is None:
+    def _trusted(self, origin: str) -> TrustedLog:
+        log = self.trusted(origin)
+        if log is None:
             raise UsageError(f"the log {origin!r} is not trusted; trusted: {self._listed()}")
-        return verifier
+        return log
 
     def _listed(self) -> str:
         return ", ".join(repr(verifier.name) for verifier in self.list()) or "none"

@@ -24,7 +24,7 @@ class Mirror:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._frontier = Frontier()
-        self.registry = Registry()
+        self.registry = Registry(session.identity.origin)
 
     def follow(self, note: bytes) -> VerifiedHead:
         """Tie the head that `note` signs to the newest one that the folder has seen, and read up to the newest.
@@ -48,7 +48,7 @@ class Mirror:
         try:
             self._read(newest)
         except Exception:
-            self._frontier, self.registry = Frontier(), Registry()
+            self._frontier, self.registry = Frontier(), Registry(self._session.identity.origin)
             raise
         return head
 

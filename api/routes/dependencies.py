@@ -46,6 +46,7 @@ def _service(request: Request) -> Service:
     service = request.app.state.service
     if not isinstance(service, Service):
         raise TypeError("the application was not started")
+    service.refresh()
     return service
 
 
@@ -100,7 +101,7 @@ def signed_body(limit: Callable[[Settings], int]) -> Callable[..., Awaitable[Sig
             str | None, Header(alias=SIGNATURE_HEADER, description="Ed25519 signature of the request in base64.")
         ] = None,
     ) -> SignedBody:
-        service = _service(request)
+        service = await run_in_threadpool(_service, request)
         given = {PARTY_HEADER: party, TIME_HEADER: time, NONCE_HEADER: nonce, SIGNATURE_HEADER: signature}
         signed = parse_signed_request({name: value for name, value in given.items() if value is not None})
         if service.announce(signed).body.role == "server":

@@ -25,6 +25,7 @@ _ENTRY = {"application/json": {"schema": {"type": "object"}, "example": {"kind":
 _LIST = {"content": {"application/json": {"example": ["CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I="]}}}
 
 Size = Annotated[int, Query(ge=0, le=2**53 - 1, examples=[5])]
+Limit = Annotated[int, Query(ge=1, le=_MOST, examples=[16])]
 
 
 def _base64(data: bytes) -> str:
@@ -38,8 +39,18 @@ def _base64(data: bytes) -> str:
     responses={200: {"description": "a signed note", "content": _TEXT}},
 )
 def get_checkpoint(service: ServiceOf) -> PlainTextResponse:
-    """Origin, size and root of the ledger, as a signed note (C2SP tlog-checkpoint)."""
-    return PlainTextResponse(service.log.checkpoint())
+    """Origin, size and root of the ledger, as a signed note (C2SP tlog-checkpoint) with its cosignatures."""
+    return PlainTextResponse(service.log.published().note)
+
+
+@router.get("/checkpoints", summary="Heads that were published", responses={200: _LIST, **errors(404)})
+def get_checkpoints(service: ServiceOf, start: Size = 0, limit: Limit = _MOST) -> list[str]:
+    """Signed notes in base64, in order of their sizes, from size `start` on: one for each size that was published.
+
+    Their cosignatures are dated, by the server's clock and by witnesses: entry i was logged after the last head of at
+    most i entries was cosigned, and before the first head of more.
+    """
+    return [_base64(head.note) for head in service.log.publications(start, limit)]
 
 
 @router.get(

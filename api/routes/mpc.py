@@ -45,10 +45,10 @@ async def post_offers(
     said = Announcement(wanted.address, wanted.dealer_address, bytes.fromhex(wanted.dealer_key))
     loop = asyncio.get_running_loop()
     end = loop.time() + wanted.wait
-    with service.joint.nodes.waiting(body.party.reference.index) as waiter:
+    with service.matching.nodes.waiting(body.party.reference.index) as waiter:
         while True:
             waiter.reset()
-            found = await run_in_threadpool(service.joint.offers, body.party, said)
+            found = await run_in_threadpool(service.matching.offers, body.party, said)
             left = end - loop.time()
             if found or left <= 0 or waiter.ended:
                 return Offers(offers=[OfferResponse.of(offer) for offer in found])
@@ -78,7 +78,7 @@ def post_result(
     if len(sealed) > MAX_SEALED_BYTES:
         raise DecodeError("joint result", f"sealed: more than {MAX_SEALED_BYTES} bytes")
     proofs = tuple(DeliveredProof(bytes.fromhex(p.digest), p.size, bytes.fromhex(p.answers)) for p in said.proofs)
-    service.joint.deliver(body.party, job, Delivered(bytes.fromhex(said.session), proofs), sealed)
+    service.matching.deliver(body.party, job, Delivered(bytes.fromhex(said.session), proofs), sealed)
     return Queued(job=job)
 
 
@@ -96,7 +96,7 @@ def post_failure(
     A job that is no longer `computing` stays as it is. The job is answered.
     """
     said = parsed(FailureRequest, "report of a failure", body.data)
-    return JobResponse.of(service.joint.report_failure(body.party, job, said.check, said.message))
+    return JobResponse.of(service.matching.report_failure(body.party, job, said.check, said.message))
 
 
 @router.get(

@@ -1,7 +1,7 @@
 """BLS12-381 G1 behind one small interface (docs/spec/protocol.md, section 3).
 
 Two implementations that share no code: `ARKWORKS` (Rust, fast, the default) and `REFERENCE` (py_ecc, pure
-Python, slow; the verifier's second opinion). This is the only file that imports a curve library.
+Python, slow; the verifier's second opinion). Only this file and `privacy.zk.bls` import a curve library.
 
 Points are opaque values of the chosen implementation. Scalars are Python integers; signed integers are
 taken as they are, so that small negative witnesses stay cheap.

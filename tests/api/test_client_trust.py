@@ -66,7 +66,7 @@ def test_keys_are_added_listed_and_removed(store: TrustStore, signer: Signer, tm
 def test_a_key_is_not_replaced_by_accident(store: TrustStore, signer: Signer) -> None:
     with pytest.raises(UsageError, match="another key is trusted"):
         store.add(str(Signer.generate(ORIGIN).verifier))
-    assert store.add(str(signer.verifier)) == signer.verifier
+    assert store.add(str(signer.verifier)) == [signer.verifier]
     for text in ("", "hello", f"{signer.verifier}x", "../../etc+00000000+AA=="):
         with pytest.raises(DecodeError):
             store.add(text)

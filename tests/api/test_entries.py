@@ -48,6 +48,7 @@ from api.entries import (
     verify_signature,
 )
 from privacy.errors import DecodeError, UsageError, VerificationFailed
+from tests.support import hospitals
 
 PRIVATE = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 OTHER = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
@@ -162,6 +163,7 @@ BODIES: dict[str, Body] = {
     "disclosure": Disclosure(Reference(9, digest(21)), digest(22), digest(23)),
     "suspension": Suspension(Reference(1, digest(8)), Reference(2, digest(11)), digest(16), "the node stalled"),
     "clearance": Clearance(Reference(4, digest(20))),
+    "approval": hospitals.approval(Reference(2, digest(11)), "log.example/sealproof"),
 }
 
 

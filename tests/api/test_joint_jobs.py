@@ -145,6 +145,7 @@ def test_a_clinic_waits_for_its_turn_while_the_owners_node_computes_with_another
     for blob in cohort.blobs:
         held.service.blobs.put(blob)
     records = held.service._append(sign_entry(cohort.body(), clinic.reference, other))
+    held.service.publisher.publish()
     first = held.ask()
     held.meet()
     model = held.joint.model.index

@@ -294,7 +294,7 @@ def test_an_attestation_that_says_something_else_is_refused(story: JointStory, p
 
 
 def test_every_field_of_the_attestation_is_compared() -> None:
-    own = {"scheme", "issued_at", "request_nonce", "claims", "not_claimed"}
+    own = {"scheme", "issued_at", "request_nonce", "claims", "not_claimed"} | {"approval"}  # test_governance.py
     assert {field.name for field in fields(att.JointPredicate)} == {*ALTERED, "proofs"} | own
 
 

@@ -355,6 +355,7 @@ ALTERED: dict[str, Any] = {
     "error_bound": ErrorBound(2**80, 58, 6),
     "issued_at": "2026-03-01T12:00:01Z",
     "request_nonce": digest(6),
+    "approval": LedgerReference.to(3, b"approval"),
 }
 
 

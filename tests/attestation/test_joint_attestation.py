@@ -138,7 +138,19 @@ ALTERED: dict[str, Any] = {
     "error_bound": att.ErrorBound(0, 35, 6),
     "issued_at": "2026-03-01T12:00:01Z",
     "request_nonce": digest(6),
+    "approval": att.LedgerReference.to(3, b"approval"),
 }
+
+
+def test_an_attestation_without_an_approval_has_no_field_for_it() -> None:
+    """So that attestations of earlier releases keep their bytes; a null is another spelling, and refused."""
+    fields = json.loads(PAYLOAD)
+    assert "approval" not in fields["predicate"]
+    fields["predicate"]["approval"] = None
+    with pytest.raises(DecodeError, match="canonical"):
+        att.decode_statement(rfc8785.dumps(fields))
+    approved = dataclasses.replace(PREDICATE, approval=ALTERED["approval"])
+    assert att.decode_statement(att.encode_statement(approved)) == approved
 
 
 def test_every_field_of_the_predicate_is_under_the_signature() -> None:

@@ -1,18 +1,19 @@
-"""Fixtures for the ledger's tests: outside vectors, a naive second Merkle implementation, a storage that fails."""
+"""Fixtures for the ledger's tests: outside vectors, a naive second Merkle implementation, storages of every kind."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from ledger import Log, Signer, StorageError
+from ledger import Log, Signer
 from ledger.checkpoint import Checkpoint, sign_checkpoint
 from ledger.merkle import Frontier
-from ledger.storage.base import Batch, Storage
-from ledger.storage.sqlite import SqliteStorage
+from tests.support.faulty import FaultyStorage
+from tests.support.storages import BACKENDS, Backend
 
 ORIGIN = "ledger.example/test"
 VECTORS = Path(__file__).resolve().parents[2] / ".." / "shared" / "vectors"
@@ -90,42 +91,6 @@ class MemoryNodes:
         return self._hashes[level, index]
 
 
-class FaultyStorage:
-    """Passes everything on; `fail` makes the next commit fail before it is stored, or after."""
-
-    def __init__(self, inner: Storage) -> None:
-        self._inner = inner
-        self.fail: str | None = None
-        self.signed: list[bytes] = []
-
-    def checkpoint(self) -> bytes:
-        return self._inner.checkpoint()
-
-    def extent(self) -> tuple[int, int]:
-        return self._inner.extent()
-
-    def entries(self, start: int, stop: int) -> list[bytes]:
-        return self._inner.entries(start, stop)
-
-    def node(self, level: int, index: int) -> bytes:
-        return self._inner.node(level, index)
-
-    def completed_nodes(self, start: int, stop: int) -> list[bytes]:
-        return self._inner.completed_nodes(start, stop)
-
-    def commit(self, batch: Batch) -> None:
-        self.signed.append(batch.checkpoint)
-        fail, self.fail = self.fail, None
-        if fail == "not persisted":
-            raise StorageError("injected: nothing was written")
-        self._inner.commit(batch)
-        if fail == "persisted":
-            raise StorageError("injected: written, but reported failed")
-
-    def close(self) -> None:
-        self._inner.close()
-
-
 @pytest.fixture(scope="session")
 def naive() -> type[Naive]:
     return Naive
@@ -167,10 +132,34 @@ def log(log_path: Path, signer: Signer) -> Iterator[Log]:
         yield log
 
 
+@pytest.fixture(params=sorted(BACKENDS))
+def new_backend(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Backend]:
+    """Every kind of storage in turn: each call gives a fresh place of that kind."""
+    make, numbers = BACKENDS[request.param], itertools.count()
+
+    def new() -> Backend:
+        folder = tmp_path / f"{request.param}-{next(numbers)}"
+        folder.mkdir()
+        return make(request, folder)
+
+    return new
+
+
 @pytest.fixture
-def faulty(log_path: Path, signer: Signer) -> Iterator[FaultyStorage]:
-    Log.create(log_path, signer).close()
-    storage = FaultyStorage(SqliteStorage.open(log_path))
+def backend(new_backend: Callable[[], Backend]) -> Backend:
+    return new_backend()
+
+
+@pytest.fixture
+def first_note(head_note: Callable[..., bytes]) -> bytes:
+    """The checkpoint of the empty log, as `create` wants it."""
+    return head_note([])
+
+
+@pytest.fixture
+def faulty(backend: Backend, first_note: bytes) -> Iterator[FaultyStorage]:
+    """A storage of every kind with an empty log, whose writes fail when told to."""
+    storage = FaultyStorage(backend.create(first_note))
     yield storage
     storage.close()
 

@@ -11,15 +11,10 @@ import pytest
 
 from ledger import CorruptLog, Log, LogLocked, Signer, StorageError, UsageError, VerificationFailed, follow
 from ledger.merkle import Frontier, leaf_hash
-from ledger.storage.base import Batch, Storage
+from ledger.storage.base import Batch
 from ledger.storage.sqlite import SqliteStorage
 
 ENTRIES = [f"entry {i}".encode() for i in range(11)]
-
-
-def _as_storage(storage: Storage) -> Storage:
-    """Typed proof that SqliteStorage has the shape of Storage."""
-    return storage
 
 
 def _sql(path: Path, *statements: str) -> None:
@@ -84,19 +79,7 @@ class TestOneWriter:
 
 
 class TestAllOrNothing:
-    def test_a_batch_is_stored_and_read_back(self, log_path: Path, filled_batch: Batch) -> None:
-        storage = SqliteStorage.create(log_path, b"first")
-        assert (storage.checkpoint(), storage.extent()) == (b"first", (0, 0))
-        _as_storage(storage).commit(filled_batch)
-        assert (storage.checkpoint(), storage.extent()) == (b"second", (11, len(filled_batch.nodes)))
-        assert storage.entries(0, 11) == ENTRIES
-        assert storage.entries(4, 4) == []
-        assert all(storage.node(n.level, n.number) == n.hash for n in filled_batch.nodes)
-        assert storage.completed_nodes(0, 11) == [n.hash for n in filled_batch.nodes]
-        assert storage.completed_nodes(3, 4) == [n.hash for n in filled_batch.nodes[4:7]]
-        storage.close()
-
-    @pytest.mark.parametrize("bad", ["wrong previous", "index taken", "node taken", "not bytes"])
+    @pytest.mark.parametrize("bad", ["index taken", "node taken", "not bytes"])
     def test_a_batch_that_fails_half_way_leaves_nothing(self, log_path: Path, filled_batch: Batch, bad: str) -> None:
         storage = SqliteStorage.create(log_path, b"first")
         storage.commit(filled_batch)
@@ -105,7 +88,6 @@ class TestAllOrNothing:
         _, nodes = frontier.extend([leaf_hash(b"x"), leaf_hash(b"y")])
         good = Batch(b"second", b"third", 11, [b"x", b"y"], nodes)
         batch = {
-            "wrong previous": Batch(b"first", b"third", 11, [b"x", b"y"], nodes),
             "index taken": Batch(b"second", b"third", 10, [b"x", b"y"], nodes),
             "node taken": Batch(b"second", b"third", 11, [b"x", b"y"], [*nodes, filled_batch.nodes[0]]),
             "not bytes": Batch(b"second", b"third", 11, [b"x", None], nodes),  # type: ignore[list-item]
@@ -179,10 +161,47 @@ class TestWhatIsNotALog:
                     open_(path)
             assert path.read_bytes() == before
 
-    def test_another_version_of_the_format_is_refused(self, filled: Path, signer: Signer) -> None:
-        _sql(filled, "PRAGMA user_version = 2")
-        with pytest.raises(UsageError, match="version 2"):
+    @pytest.mark.parametrize("version", [0, 3])
+    def test_another_version_of_the_format_is_refused(self, filled: Path, signer: Signer, version: int) -> None:
+        _sql(filled, f"PRAGMA user_version = {version}")
+        with pytest.raises(UsageError, match=f"version {version}"):
             Log.open(filled, signer)
+        with pytest.raises(UsageError, match=f"version {version}"):
+            Log.open_readonly(filled, signer.verifier)
+
+
+class TestVersionOne:
+    """Files of 0.2.0 had no publications."""
+
+    @pytest.fixture
+    def old(self, filled: Path) -> Path:
+        _sql(filled, "DROP TABLE publications", "PRAGMA user_version = 1")
+        return filled
+
+    def test_a_reader_takes_the_file_as_it_is(self, old: Path, signer: Signer) -> None:
+        before = old.read_bytes()
+        with Log.open_readonly(old, signer.verifier) as reader:
+            assert list(reader.entries()) == ENTRIES
+            assert reader.published() == reader.head()
+            assert reader.publications() == []
+        assert old.read_bytes() == before
+
+    def test_a_writer_brings_it_up_to_date_and_an_open_reader_notices(self, old: Path, signer: Signer) -> None:
+        with Log.open_readonly(old, signer.verifier) as reader, Log.open(old, signer) as log:
+            assert list(log.entries()) == ENTRIES
+            log.append(b"after")
+            log.publish(log.checkpoint())
+            assert reader.published() == log.head()
+            assert reader.publications() == [log.head()]
+        with Log.open(old, signer) as again:
+            assert again.published().size == 12
+
+    def test_a_foreign_version_one_file_is_left_as_it_is(self, old: Path, signer: Signer) -> None:
+        _sql(old, "PRAGMA application_id = 7")
+        before = old.read_bytes()
+        with pytest.raises(UsageError, match="not a log"):
+            Log.open(old, signer)
+        assert old.read_bytes() == before
 
 
 TAMPERINGS = {

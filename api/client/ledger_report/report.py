@@ -1,0 +1,192 @@
+"""The report: the rows of a period and of a clinic, and the facts around them. The same head and options, the same
+report."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
+
+from api.client.ledger_report.entries import users_of
+from api.client.ledger_report.heads import ClockStep
+from api.client.ledger_report.reading import LedgerReading
+from api.client.ledger_report.rows import Row, all_rows
+from api.entries import Model, Network, Party, Revocation
+from ledger import VerifiedHead
+from privacy.canonical_json import parse_timestamp
+from privacy.errors import UsageError
+
+__all__ = ["LIMITS", "Period", "Report", "Who", "build_report", "time_text", "when"]
+
+LIMITS: Final = (
+    "Only what was logged. A request that the server refused, an answer that was never logged, and a session that "
+    "neither party reported left no entry, so they are not here.",
+    "Who asked. A server takes requests only from the clinic that committed the records, and logs the answer in its "
+    "own name; the request itself is not on the ledger.",
+    "Who read. The ledger does not know who fetched an entry, a bundle or this report, or which member of a clinic's "
+    "staff used its key.",
+    "No values. The ledger holds commitments and digests: neither measurements nor answers nor names of patients are "
+    "on it.",
+    "Whether the proofs hold. Signatures and the rules of the ledger were checked here; the proof of an answer is "
+    "checked on its bundle, with sealproof verify.",
+    "Exact times. Each is a pair: the newest published head without the entry was cosigned at the first, the first "
+    "head with it by the second. The server may have taken an entry a little before the first. The server's own clock "
+    "is its word alone; witnesses answer for theirs.",
+)
+"""What no report of a ledger can show."""
+
+_DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """From the second `start` to the second `end` (Unix time), both included; None: without a bound."""
+
+    start: int | None = None
+    end: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.start is not None and self.end is not None and self.start > self.end:
+            raise UsageError(f"the period begins at {time_text(self.start)}, after its end at {time_text(self.end)}")
+
+    @classmethod
+    def parse(cls, start: str | None, end: str | None) -> Period:
+        """From days (YYYY-MM-DD, whole days in UTC) or seconds (YYYY-MM-DDTHH:MM:SSZ). Raises UsageError."""
+        return cls(
+            None if start is None else _second(start, last=False), None if end is None else _second(end, last=True)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """A party that wrote entries of the report: where it is registered, its key's SHA-256, and how many it wrote."""
+
+    name: str
+    role: str
+    entry: int
+    key: bytes
+    entries: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the files say. `policy` is the digest of the witness policy (`policy_digest`), if one was used.
+
+    `published` heads were checked, of which the quorum cosigned `witnessed` and the server's clock dated `dated`.
+    """
+
+    head: VerifiedHead
+    period: Period
+    clinic: str | None
+    policy: bytes | None
+    rows: Sequence[Row]
+    who: Sequence[Who]
+    owners: dict[int, str]
+    published: int
+    witnessed: int
+    dated: int
+    steps: Sequence[ClockStep]
+    head_time: int | None
+
+    @property
+    def flagged(self) -> list[Row]:
+        """The rows that an auditor should look at."""
+        return [row for row in self.rows if row.flags]
+
+    @property
+    def uses(self) -> list[Row]:
+        """Answers on records, and sessions that gave none."""
+        return [row for row in self.rows if row.is_use]
+
+
+def build_report(reading: LedgerReading, period: Period, clinic: str | None, policy: bytes | None) -> Report:
+    """The report of a period: every entry that may have become public within it, by the better clock.
+
+    With `clinic`, only what concerns the clinic of this name: its own entries, its records and answers on them, the
+    models that answered, suspensions; and every broken entry, since nobody can say whom it concerns.
+
+    Raises UsageError if there is no such clinic.
+    """
+    registry = reading.registry
+    models = frozenset(users_of(registry, clinic)) if clinic is not None else frozenset()
+    if clinic is not None:
+        party = registry.party_named(clinic)
+        if party is None or party.body.role != "clinic":
+            names = sorted(one.body.name for one in registry.all(Party) if one.body.role == "clinic")
+            raise UsageError(f"the ledger has no clinic {clinic!r}; it has: {', '.join(map(repr, names)) or 'none'}")
+    rows = [
+        row
+        for row in all_rows(reading)
+        if row.best.overlaps(period.start, period.end) and (clinic is None or _concerns(row, clinic, models))
+    ]
+    counts = Counter(row.author_entry for row in rows if row.author_entry is not None)
+    first = {row.author_entry: row for row in reversed(rows)}
+    return Report(
+        head=reading.head,
+        period=period,
+        clinic=clinic,
+        policy=policy,
+        rows=rows,
+        who=[
+            Who(first[entry].author, first[entry].role, entry, first[entry].key or b"", count)
+            for entry, count in sorted(counts.items())
+        ],
+        owners={
+            entry.reference.index: registry.author_of(entry.reference.index).body.name
+            for kind in (Model, Network)
+            for entry in registry.all(kind)
+        },
+        published=len(reading.heads),
+        witnessed=reading.witnesses.dated if reading.witnesses else 0,
+        dated=reading.clock.dated,
+        steps=(*(reading.witnesses.steps if reading.witnesses else ()), *reading.clock.steps),
+        head_time=reading.best.bounds(reading.head.size - 1).by if reading.head.size else None,
+    )
+
+
+def time_text(time: int | None) -> str:
+    """A second in UTC, YYYY-MM-DDTHH:MM:SSZ; nothing for None."""
+    if time is None:
+        return ""
+    return f"{(datetime(1970, 1, 1) + timedelta(seconds=time)).isoformat()}Z"
+
+
+def when(after: int | None, by: int | None) -> str:
+    """Bounds in words."""
+    if after is None and by is None:
+        return "no time known"
+    if by is None:
+        return f"after {_words(after)}"
+    if after is None:
+        return f"by {_words(by)}"
+    low, high = _words(after), _words(by)
+    return f"{low} to {high[11:] if low[:10] == high[:10] else high}"
+
+
+def _words(time: int | None) -> str:
+    return time_text(time).replace("T", " ").removesuffix("Z")
+
+
+def _concerns(row: Row, clinic: str, models: frozenset[int]) -> bool:
+    if row.author_entry is None or row.said.clinic == clinic or (row.author == clinic and row.role == "clinic"):
+        return True
+    withdrawn = row.about if row.kind == Revocation.KIND else ()
+    return row.index in models or any(index in models for index in withdrawn)
+
+
+def _second(text: str, *, last: bool) -> int:
+    """The first or the last second that a text names."""
+    if _DAY.fullmatch(text):
+        try:
+            day = date.fromisoformat(text)
+        except ValueError as error:
+            raise UsageError(f"{text!r} is no day: {error}") from error
+        begin = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
+        return begin + 86_399 if last else begin
+    try:
+        return int(parse_timestamp(text).timestamp())
+    except UsageError as error:
+        raise UsageError(f"{text!r} is no time: write YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ, in UTC") from error
