@@ -227,6 +227,8 @@ class JointService:
 
     def look(self) -> list[tuple[Job, Session]]:
         """Break off every job that cannot go on; the sessions that are to run now, oldest first."""
+        if self._log.shared:
+            self._registry.refresh(self._log)  # of jobs that another process took
         with self._lock:
             now = self._clock()
             computing = self._jobs.computing()

@@ -418,6 +418,7 @@ class Service:
 
     def compute(self, job: Job, progress: Callable[[int], None]) -> bytes:
         """A job's work, for `JobWorker`."""
+        self.refresh()
         self.approvals.ask(job.model)
         session = self.jobs.session(job.id)
         if session is not None:

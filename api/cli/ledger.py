@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from api.cli import ledger_anchor, ledger_watch, ledger_witness
+from api.cli import ledger_anchor, ledger_report, ledger_watch, ledger_witness
 from api.cli.common import Json, LogKey, out, print_json, trusted_head, trusted_log
 from api.client.session import log_errors
 from api.client.transport import Server
@@ -20,6 +20,7 @@ from privacy.errors import UsageError
 app = typer.Typer(help="The ledger: its signed head, and proofs that entries are in it.", no_args_is_help=True)
 app.add_typer(ledger_anchor.app, name="anchor")
 app.command("witness")(ledger_witness.witness)
+app.command("report")(ledger_report.report)
 app.command("fsck")(ledger_watch.check_files)
 app.command("mirror")(ledger_watch.mirror)
 app.command("monitor")(ledger_watch.monitor)

@@ -98,10 +98,11 @@ class FileTiles:
             return None
         except OSError as error:
             raise StorageError(f"cannot read {self._folder / path}: {error.strerror}") from error
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise FileRefused("file.kind", path, "not a regular file")
         try:
             with os.fdopen(descriptor, "rb") as file:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise FileRefused("file.kind", path, "not a regular file")
                 data = file.read(limit + 1)
         except OSError as error:
             raise StorageError(f"cannot read {self._folder / path}: {error.strerror}") from error

@@ -73,7 +73,7 @@ class WitnessClient:
 
     def _read(self, response: httpx.Response) -> bytes:
         end, body = time.monotonic() + self._timeout, bytearray()
-        for chunk in response.iter_raw():  # as it comes, so that one byte at a time runs into the deadline too
+        for chunk in response.iter_bytes():  # as it comes, so that one byte at a time runs into the deadline too
             body += chunk
             if len(body) > MAX_ANSWER_BYTES:
                 raise DecodeError("answer of a witness", f"more than {MAX_ANSWER_BYTES} bytes")

@@ -12,6 +12,7 @@ import json
 import re
 import secrets
 import threading
+import time
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -256,11 +257,23 @@ class Chain:
                 )
                 sent = self._web3.eth.send_raw_transaction(self.key.sign(transaction))
             with self._translated(f"{what}: transaction {sent.hex()} was sent; look for it before sending another"):
-                mined = self._web3.eth.wait_for_transaction_receipt(sent, timeout=self.timeout, poll_latency=0.05)
+                mined = self._mined(sent)
         if mined["status"] != 1:
             raise ChainRefused("chain.reverted", f"{what}: transaction {sent.hex()} was reverted")
         created = mined.get("contractAddress")
         return Receipt(bytes(sent), int(mined["blockNumber"]), int(mined["gasUsed"]), created and str(created))
+
+    def _mined(self, transaction: bytes) -> Any:
+        """The receipt, once there is one: soon on a development chain, after seconds on others."""
+        until, pause = time.monotonic() + self.timeout, 0.005
+        while True:
+            try:
+                return self._web3.eth.get_transaction_receipt(transaction)
+            except web3_errors.TransactionNotFound:
+                if time.monotonic() > until:
+                    raise web3_errors.TimeExhausted from None
+            time.sleep(pause)
+            pause = min(2 * pause, 1.0)
 
     @contextmanager
     def _translated(self, what: str) -> Iterator[None]:
@@ -339,8 +352,10 @@ class Contract:
                 yield Event(name, dict(log["args"]), int(log["blockNumber"]), bytes(log["transactionHash"]))
 
     def _logs(self, name: str, filters: Mapping[str, Any], start: int, stop: int) -> list[Any]:
-        with self.chain._translated(f"read the events {name} of {self.artefact.name}"):
+        what = f"read the events {name} of {self.artefact.name}"
+        with _encoded(what):
             event = self._contract.events[name]()
+        with self.chain._translated(what):
             return list(event.get_logs(argument_filters=dict(filters), from_block=start, to_block=stop))
 
 

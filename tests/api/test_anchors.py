@@ -21,7 +21,7 @@ from api.cli.main import main
 from api.client.anchored import check_anchor
 from api.client.owner import Owner
 from api.client.transport import Server
-from ledger import Checkpoint, Signer, Verifier, open_checkpoint
+from ledger import Checkpoint, Signer, VerifiedHead, Verifier, open_checkpoint
 from ledger.anchors.head import AnchoredHead
 from ledger.checkpoint import sign_checkpoint
 from ledger.errors import ChainUnavailable
@@ -87,7 +87,12 @@ class Operator:
     def grow(self, folder: Path, name: str) -> int:
         """One more entry; the log's size afterwards."""
         Owner.init(folder, self.server.url, name, log_key=self.server.log_key)
-        return Server(self.server.url).health().size
+        return self.head().size
+
+    def head(self) -> VerifiedHead:
+        """The head that the server shows now."""
+        verifier = Verifier.parse(self.server.log_key)
+        return open_checkpoint(Server(self.server.url).checkpoint(), verifier, verifier.name)
 
 
 @pytest.fixture
@@ -151,7 +156,7 @@ def test_a_second_anchor_of_one_name_costs_nothing(operator):
 def test_a_push_of_a_forked_log_is_refused_and_told_as_such(operator, chain):
     from ledger.anchors.head_anchor import HeadAnchor
 
-    origin, size = operator.deploy("main")["origin"], Server(operator.server.url).health().size
+    origin, size = operator.deploy("main")["origin"], operator.head().size
     contract = read_anchors(operator.config)[0].contract
     # Somebody with the log's key and the chain's key anchored another history of the same size.
     signer = Signer(origin, bytes(32))
@@ -166,17 +171,17 @@ def test_a_push_of_a_forked_log_is_refused_and_told_as_such(operator, chain):
 
 
 def test_heads_of_a_server_are_tied_to_the_anchor_by_its_proofs(operator, tmp_path):
-    source, verifier = Server(operator.server.url), Verifier.parse(operator.server.log_key)
+    source = Server(operator.server.url)
     operator.deploy("main")
     operator.grow(tmp_path / "four", "lab-four")
-    old = open_checkpoint(source.checkpoint(), verifier, verifier.name)
+    old = operator.head()
     operator("push")
     operator.grow(tmp_path / "five", "lab-five")
-    middle = open_checkpoint(source.checkpoint(), verifier, verifier.name)
+    middle = operator.head()
     operator.grow(tmp_path / "six", "lab-six")
     operator("push")
     operator.grow(tmp_path / "seven", "lab-seven")
-    new = open_checkpoint(source.checkpoint(), verifier, verifier.name)
+    new = operator.head()
 
     from api.chain.anchors import compare_head
 
@@ -396,7 +401,7 @@ def node(status: int, body: bytes, headers: tuple[tuple[str, str], ...] = ()) ->
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as listening:
-        thread = threading.Thread(target=listening.serve_forever)
+        thread = threading.Thread(target=listening.serve_forever, args=(0.01,))
         thread.start()
         try:
             yield f"http://127.0.0.1:{listening.server_port}/token"

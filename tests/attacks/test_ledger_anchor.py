@@ -218,10 +218,17 @@ def test_a_contract_without_one_line_takes_the_lie_and_ours_refuses_it(chain, an
         attack(chain, Artefact.load(NAME), anvil)
 
 
+def test_a_contract_without_one_line_is_not_taken_for_an_anchor(chain):
+    for _, changes in WEAKENINGS.values():
+        contract, _ = chain.deploy(weakened(NAME, *changes), ORIGIN)
+        with pytest.raises(ChainRefused, match="is not HeadAnchor"):
+            HeadAnchor.at(chain, contract.address)
+
+
 # -- bundles -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def victim(story, honest_bundle) -> VerifiedHead:
     """The head of a bundle that verifies: without an anchor nobody could tell that it is from a fork."""
     return verify_bundle(honest_bundle, story.world.verifier).head

@@ -50,6 +50,13 @@ class Witness:
         self.published = max(self.published, log.publish(log.checkpoint()).size)
         self.see(log.published().note)
 
+    def look(self, folder: Path) -> None:
+        """What a client of the plain files sees at this moment counts as shown and as published."""
+        with suppress(FileNotFoundError):
+            note = (folder / "checkpoint").read_bytes()
+            self.see(note)
+            self.published = max(self.published, open_checkpoint(note, self.signer.verifier, self.signer.name).size)
+
     def check(self, log: Log) -> None:
         """Everything that was ever shown or acknowledged is in this log."""
         self.see(log.checkpoint())
@@ -182,6 +189,7 @@ def test_a_process_that_dies_at_any_step_leaves_a_log(
         with pytest.raises(Killed):
             _tell(log, witness, "killed", retry=False)
         log.close()  # nothing but the lock, which the system would drop
+        witness.look(folder)
         with Log.on(PosixStorage.open_readonly(folder), signer.verifier) as reader:
             witness.see(reader.checkpoint())
             witness.see(reader.published().note)
@@ -226,6 +234,7 @@ def _story_until(disk: PowerCutDisk, folder: Path, signer: Signer, first: bytes,
             _tell(log, witness, name, retry=False)
         finally:
             log.close()
+    witness.look(folder)
     return created
 
 

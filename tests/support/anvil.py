@@ -101,13 +101,13 @@ class Anvil:
         atexit.unregister(self.stop)
 
 
-def start_anvil(*options: str) -> Anvil:
+def start_anvil(*options: str, hardfork: str = "prague") -> Anvil:
     """A new chain on a free port. Skips the test where anvil is missing."""
     program = find_anvil()
     if program is None:
         pytest.skip("anvil, the development chain, is not installed: make anvil")
     process = subprocess.Popen(
-        [str(program), "--port", "0", "--hardfork", "prague", *options],
+        [str(program), "--port", "0", "--hardfork", hardfork, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

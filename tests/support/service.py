@@ -35,34 +35,42 @@ class RunningServer:
         return Clinic.init(folder, self.url, name, log_key=self.log_key, client=self.client)
 
 
-def _application(data: Path) -> Any:
+def _application(data: Path, settings: dict[str, Any]) -> Any:
     from api.app import create_app
     from api.settings import Settings
 
-    return create_app(Settings(data=data))
+    return create_app(Settings(data=data, **settings))
 
 
 @contextmanager
-def running(data: Path) -> Iterator[RunningServer]:
+def running(data: Path, **settings: Any) -> Iterator[RunningServer]:
     """In this process."""
     with warnings.catch_warnings():
         # starlette asks for another HTTP library in its test client; the service itself does not use it.
         warnings.simplefilter("ignore")
         from starlette.testclient import TestClient
 
-        with TestClient(_application(data), base_url=URL, raise_server_exceptions=False) as client:
+        with TestClient(_application(data, settings), base_url=URL, raise_server_exceptions=False) as client:
             yield RunningServer(URL, client.get("/v1/health").json()["log_key"], client)
 
 
 @contextmanager
-def listening(data: Path) -> Iterator[RunningServer]:
+def listening(data: Path, **settings: Any) -> Iterator[RunningServer]:
     """Behind a real socket on this machine, with uvicorn in a thread."""
+    with on_a_socket(_application(data, settings)) as url:
+        yield RunningServer(url, httpx.get(f"{url}/v1/health").json()["log_key"], None)
+
+
+@contextmanager
+def on_a_socket(application: Any, port: int = 0) -> Iterator[str]:
+    """The address of an application that uvicorn serves in a thread, on `port` or any free one."""
     import uvicorn
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    config = uvicorn.Config(_application(data), host="127.0.0.1", port=port, log_level="critical", ws="none")
+    if not port:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+    config = uvicorn.Config(application, host="127.0.0.1", port=port, log_level="critical", ws="none")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -71,8 +79,7 @@ def listening(data: Path) -> Iterator[RunningServer]:
             if not thread.is_alive():
                 raise RuntimeError("uvicorn did not start")
             time.sleep(0.02)
-        url = f"http://127.0.0.1:{port}"
-        yield RunningServer(url, httpx.get(f"{url}/v1/health").json()["log_key"], None)
+        yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
         thread.join(timeout=30)

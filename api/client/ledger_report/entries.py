@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Final
+from typing import Any
 
 from api.client.ledger_report.reading import OpenRegistry
 from api.entries import (
@@ -29,9 +29,7 @@ from api.entries import (
 from api.registry import Logged
 from privacy.errors import VerificationFailed
 
-__all__ = ["Said", "quoted", "references", "said", "users_of"]
-
-_USERS: Final = (Prediction, JointPrediction)
+__all__ = ["Said", "models_of", "quoted", "references", "said", "users_of"]
 
 
 @dataclass(frozen=True)
@@ -77,10 +75,12 @@ def said(registry: OpenRegistry, entry: Logged[Body]) -> Said:
         case Network():
             return _published(entry.reference, body, f"a network of {_many(len(body.layers), 'layer')}")
         case Approval():
-            model = said(registry, registry.entry(body.model.index))
+            approved = said(registry, registry.entry(body.model.index))
             signed = _many(len(body.signatures), "hospital")
-            text = f"recorded that {signed} approved the model {quoted(model.model)}, contract 0x{body.contract.hex()}"
-            return Said(f"{text} on chain {body.chain}", model=model.model, model_entry=model.model_entry)
+            text = (
+                f"recorded that {signed} approved the model {quoted(approved.model)}, contract 0x{body.contract.hex()}"
+            )
+            return Said(f"{text} on chain {body.chain}", model=approved.model, model_entry=approved.model_entry)
         case Records():
             return _committed(entry.reference, body, "encrypted records")
         case CommittedRecords():
@@ -120,18 +120,24 @@ def said(registry: OpenRegistry, entry: Logged[Body]) -> Said:
         case _:
             about = [_said_of(registry, reference.index) for reference in references(body)]
             clinic = next((one.clinic for one in about if one.clinic), "")
-            model = next((one for one in about if one.model), Said(""))
+            used = next((one for one in about if one.model), Said(""))
             text = f"wrote an entry of kind {entry.body.KIND}"
-            return Said(text, clinic, None, model.model, model.model_entry)
+            return Said(text, clinic, None, used.model, used.model_entry)
 
 
 def users_of(registry: OpenRegistry, clinic: str) -> Iterator[int]:
     """The models that have answered on records of a clinic, by ledger index; some perhaps several times."""
-    for kind in _USERS:
-        for entry in registry.all(kind):
-            told = said(registry, registry.entry(entry.reference.index))
+    for index in range(registry.size):
+        entry = registry.entry(index)
+        if isinstance(entry.body, Prediction | JointPrediction):
+            told = said(registry, entry)
             if told.clinic == clinic and told.model_entry is not None:
                 yield told.model_entry
+
+
+def models_of(registry: OpenRegistry) -> list[int]:
+    """Every model and network, by ledger index."""
+    return [index for index in range(registry.size) if isinstance(registry.entry(index).body, Model | Network)]
 
 
 def _published(reference: Reference, model: Model | Network, form: str) -> Said:

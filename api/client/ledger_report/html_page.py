@@ -119,13 +119,8 @@ def _tiles(report: Report) -> str:
         (look[0], "to look at" + (", and a clock that went back" if report.steps else ""), look[1]),
         ("complete", "every entry read, every published head checked", "good"),
     ]
-    return (
-        '<div class="tiles">'
-        + "".join(
-            f'<div class="tile"><b class="{c}">{escape(a)}</b><span>{escape(b)}</span></div>' for a, b, c in tiles
-        )
-        + "</div>"
-    )
+    shown = (f'<div class="tile"><b class="{c}">{escape(a)}</b><span>{escape(b)}</span></div>' for a, b, c in tiles)
+    return f'<div class="tiles">{"".join(shown)}</div>'
 
 
 def _picture(shown: Activity) -> str:
@@ -148,9 +143,9 @@ def _picture(shown: Activity) -> str:
                     f'height="{tall:.1f}" rx="1.5" fill="{colour}"/>'
                 )
     under = top + lane * len(shown.lanes) + 18
-    for number, (place, text) in enumerate(shown.ticks):
+    for number, (at, text) in enumerate(shown.ticks):
         anchor = "start" if number == 0 else "end" if number == len(shown.ticks) - 1 else "middle"
-        parts.append(f'<text class="soft" x="{left + place * span:.0f}" y="{under}" text-anchor="{anchor}">')
+        parts.append(f'<text class="soft" x="{left + at * span:.0f}" y="{under}" text-anchor="{anchor}">')
         parts.append(f"{escape(text)}</text>")
     parts.append(
         f'<text class="soft" x="{left}" y="{under + 20}">{escape(shown.axis)}; each line on its own scale</text>'

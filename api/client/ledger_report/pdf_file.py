@@ -14,21 +14,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
-
 from api.client.ledger_report.activity import BUCKETS, Activity, activity
 from api.client.ledger_report.html_page import heading, summary
 from api.client.ledger_report.report import LIMITS, Report, when
 from api.client.ledger_report.rows import Row
+from ledger import Signer
 from privacy.errors import MissingDependency, UsageError
 
 if TYPE_CHECKING:
     from fpdf import FPDF
 
-__all__ = ["MOST_ROWS", "check_installed", "pdf_bytes", "sign_pdf_with_file", "sign_pdf_with_key"]
+__all__ = ["MOST_ROWS", "check_installed", "pdf_bytes", "sign_pdf_with_file", "sign_pdf_with_signer"]
 
 MOST_ROWS: Final = 1_000
 """Rows of one table in the PDF; report.csv has all of them."""
@@ -37,8 +33,8 @@ _INK: Final = (27, 39, 51)
 _SOFT: Final = (90, 107, 123)
 _BAR: Final = (37, 99, 168)
 _BAD: Final = (179, 38, 30)
-_BEGIN: Final = datetime(2020, 1, 1)
-_NO_END: Final = datetime(9999, 12, 31, 23, 59, 59)
+_BEGIN: Final = datetime(2020, 1, 1, tzinfo=UTC)
+_NO_END: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 """RFC 5280, 4.1.2.5: a certificate without an end."""
 
 
@@ -85,8 +81,8 @@ def pdf_bytes(report: Report) -> bytes:
     who = [(w.name, w.role, str(w.entry), w.key.hex(), str(w.entries)) for w in report.who]
     _table(paper, ("party", "role", "entry", "SHA-256 of its key", "entries here"), (22, 8, 6, 54, 10), who)
     _heading(paper, "Every entry")
-    titles = ("entry", "when (UTC)", "who", "what", "about", "outcome")
-    _table(paper, titles, (6, 18, 16, 40, 8, 34), _everything(report))
+    all_titles = ("entry", "when (UTC)", "who", "what", "about", "outcome")
+    _table(paper, all_titles, (6, 18, 16, 40, 8, 34), _everything(report))
     for title, sentences in (("What was checked", summary(report)), ("What is not in this report", LIMITS)):
         _heading(paper, title)
         for sentence in sentences:
@@ -94,25 +90,25 @@ def pdf_bytes(report: Report) -> bytes:
     return bytes(paper.output())
 
 
-def sign_pdf_with_key(pdf: bytes, private_key: Ed25519PrivateKey, name: str) -> bytes:
-    """The PDF with a signature by the key of report.note, in a certificate that it signs itself: `name` and the key.
+def sign_pdf_with_signer(pdf: bytes, reporter: Signer) -> bytes:
+    """The PDF with a signature by the key of report.note, in a certificate that it signs itself: its name and the key.
 
     No authority vouches for it: it shows that the file is as it was, to whoever knows the key. Raises
     MissingDependency.
     """
     check_installed(signing=True)
-    from asn1crypto.keys import PrivateKeyInfo
-    from asn1crypto.x509 import Certificate
-    from pyhanko.sign.signers import SimpleSigner
-    from pyhanko_certvalidator.registry import SimpleCertificateStore
+    from asn1crypto.algos import SignedDigestAlgorithm
+    from pyhanko.sign import signers
 
-    secret = private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-    signer = SimpleSigner(
-        signing_cert=Certificate.load(_certificate(private_key, name)),
-        signing_key=PrivateKeyInfo.load(secret),
-        cert_registry=SimpleCertificateStore(),
-    )
-    return _signed(pdf, signer, name)
+    class NoteKey(signers.Signer):
+        """What is signed is DER, which is no text, so it is never mistaken for a note or an entry."""
+
+        async def async_sign_raw(self, data: bytes, digest_algorithm: str, dry_run: bool = False) -> bytes:
+            return reporter.sign(data).signature
+
+    mechanism = SignedDigestAlgorithm({"algorithm": "ed25519"})
+    signer = NoteKey(signing_cert=_certificate(reporter), signature_mechanism=mechanism)
+    return _signed(pdf, signer, reporter.name)
 
 
 def sign_pdf_with_file(pdf: bytes, path: Path, passphrase: bytes | None) -> bytes:
@@ -125,7 +121,7 @@ def sign_pdf_with_file(pdf: bytes, path: Path, passphrase: bytes | None) -> byte
 
     if not path.is_file():
         raise UsageError(f"cannot read {path}: there is no such file")
-    signer = SimpleSigner.load_pkcs12(str(path), passphrase=passphrase)
+    signer = SimpleSigner.load_pkcs12(str(path), passphrase=passphrase)  # type: ignore[no-untyped-call]
     if signer is None:
         raise UsageError(f"{path} is no PKCS #12 file that this passphrase opens (--pdf-passphrase)")
     return _signed(pdf, signer, None)
@@ -140,16 +136,29 @@ def _signed(pdf: bytes, signer: Any, name: str | None) -> bytes:
     return out.getvalue()
 
 
-def _certificate(private_key: Ed25519PrivateKey, name: str) -> bytes:
-    """DER, the same every time."""
-    public = private_key.public_key()
-    serial = int.from_bytes(hashlib.sha256(public.public_bytes_raw()).digest()[:16], "big") | 1
+def _certificate(reporter: Signer) -> Any:
+    """An X.509 certificate of the key, signed by itself; the same every time."""
+    from asn1crypto import x509
+
+    public = reporter.verifier.public_key
     # An attribute of a name holds 64 characters; the key identifies, not the name.
-    who = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
-    builder = x509.CertificateBuilder().subject_name(who).issuer_name(who).public_key(public).serial_number(serial)
-    usage = x509.KeyUsage(True, True, False, False, False, False, False, False, False)
-    builder = builder.not_valid_before(_BEGIN).not_valid_after(_NO_END).add_extension(usage, critical=True)
-    return builder.sign(private_key, None).public_bytes(Encoding.DER)
+    who = x509.Name.build({"common_name": reporter.name[:64]})
+    algorithm = {"algorithm": "ed25519"}
+    usage = {"extn_id": "key_usage", "critical": True, "extn_value": {"digital_signature", "non_repudiation"}}
+    body = x509.TbsCertificate(
+        {
+            "version": "v3",
+            "serial_number": int.from_bytes(hashlib.sha256(public).digest()[:16], "big") >> 1 | 1,
+            "signature": algorithm,
+            "issuer": who,
+            "subject": who,
+            "validity": {"not_before": {"utc_time": _BEGIN}, "not_after": {"general_time": _NO_END}},
+            "subject_public_key_info": {"algorithm": algorithm, "public_key": public},
+            "extensions": [usage],
+        }
+    )
+    signature = reporter.sign(body.dump()).signature
+    return x509.Certificate({"tbs_certificate": body, "signature_algorithm": algorithm, "signature_value": signature})
 
 
 # -- drawing ----------------------------------------------------------------------------------------------------------
@@ -213,9 +222,9 @@ def _picture(paper: FPDF, shown: Activity) -> None:
                 paper.rect(left + place * span / BUCKETS + 0.2, base - tall, span / BUCKETS - 0.4, tall, style="F")
     under = top + lane * len(shown.lanes) + 4
     paper.set_text_color(*_SOFT)
-    for place, label in shown.ticks:
+    for at, label in shown.ticks:
         width = paper.get_string_width(label)
-        paper.text(left + place * (span - width), under, label)
+        paper.text(left + at * (span - width), under, label)
     paper.text(left, under + 5, f"{shown.axis}; each line on its own scale")
     paper.set_y(under + 7)
 
@@ -234,7 +243,7 @@ def _flagged(report: Report) -> list[tuple[str, ...]]:
 
 
 def _uses(report: Report) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for row in report.uses:
         said, model = row.said, ""
         if said.model_entry is not None:
@@ -246,7 +255,7 @@ def _uses(report: Report) -> list[tuple[str, ...]]:
 
 
 def _everything(report: Report) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for row in report.rows:
         who, about = f"{row.author} {row.role}".strip(), " ".join(map(str, row.about))
         rows.append((str(row.index), _when(row), who, row.said.what, about, _outcome(row)))

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
-from api.client.ledger_report.entries import users_of
+from api.client.ledger_report.entries import models_of, users_of
 from api.client.ledger_report.heads import ClockStep
 from api.client.ledger_report.reading import LedgerReading
 from api.client.ledger_report.rows import Row, all_rows
-from api.entries import Model, Network, Party, Revocation
+from api.entries import Party, Revocation
 from ledger import VerifiedHead
 from privacy.canonical_json import parse_timestamp
 from privacy.errors import UsageError
@@ -134,11 +134,7 @@ def build_report(reading: LedgerReading, period: Period, clinic: str | None, pol
             Who(first[entry].author, first[entry].role, entry, first[entry].key or b"", count)
             for entry, count in sorted(counts.items())
         ],
-        owners={
-            entry.reference.index: registry.author_of(entry.reference.index).body.name
-            for kind in (Model, Network)
-            for entry in registry.all(kind)
-        },
+        owners={index: registry.author_of(index).body.name for index in models_of(registry)},
         published=len(reading.heads),
         witnessed=reading.witnesses.dated if reading.witnesses else 0,
         dated=reading.clock.dated,

@@ -14,7 +14,7 @@ from ledger.errors import StorageError
 from ledger.note import Note
 from ledger.storage.posix_archive import PublicationArchive
 from ledger.tiles import TILE_WIDTH, EntryBundle, decode_entry_bundle
-from privacy.errors import DecodeError, UsageError
+from privacy.errors import UsageError
 
 __all__ = ["LedgerSource", "TileLedger", "open_mirror"]
 
@@ -108,7 +108,4 @@ def open_mirror(place: str) -> TileLedger:
 
 def _size_of(note: bytes) -> int:
     with log_errors():
-        try:
-            return Checkpoint.parse(Note.parse(note).text).size
-        except UsageError as error:
-            raise DecodeError("checkpoint", str(error)) from error
+        return Checkpoint.parse(Note.parse(note).text).size

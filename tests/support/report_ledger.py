@@ -1,0 +1,243 @@
+"""A ledger for tests of reports: entries of every kind, published heads with dates, and a source that may lie."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from api.client.ledger_report.heads import clock_name, read_archive
+from api.client.ledger_report.reading import LedgerReading, read_ledger
+from api.client.trust import TrustedLog
+from api.entries import (
+    Body,
+    Clearance,
+    CommittedRecords,
+    Disclosure,
+    ErrorBound,
+    JointPrediction,
+    JointProof,
+    Key,
+    Model,
+    ModelOutput,
+    Network,
+    NetworkLayer,
+    Party,
+    Policy,
+    Prediction,
+    PredictionProof,
+    Records,
+    Reference,
+    Revocation,
+    Suspension,
+    sign_entry,
+)
+from ledger import Checkpoint, Signer, VerifiedHead, leaf_hash, open_checkpoint
+from ledger.checkpoint import sign_checkpoint
+from ledger.cosignature import Cosigner, with_cosignatures
+from ledger.merkle import Frontier
+from ledger.note import Note
+from ledger.trust_policy import TlogPolicy
+
+ORIGIN = "example.org/ledger"
+NOON = 1_767_268_800
+"""2026-01-01T12:00:00Z."""
+HOUR = 3600
+POINT = b"\x80" * 48
+
+
+def digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+@dataclass
+class Source:
+    """What a server shows: the newest of `notes`, all of them, and the entries."""
+
+    entries_: list[bytes]
+    notes: list[bytes]
+
+    def checkpoint(self) -> bytes:
+        return self.notes[-1]
+
+    def entries(self, start: int, stop: int) -> Sequence[bytes]:
+        return self.entries_[start:stop]
+
+    def publications(self, start: int, limit: int) -> Sequence[bytes]:
+        return [note for note in self.notes if size_of(note) >= start][:limit]
+
+
+def size_of(note: bytes) -> int:
+    return Checkpoint.parse(Note.parse(note).text).size
+
+
+@dataclass
+class ReportLedger:
+    """Keys of everybody, entries so far, published heads so far; `at` are the references by name."""
+
+    log: Signer = field(default_factory=lambda: Signer(ORIGIN, digest("log")))
+    keys: dict[str, Ed25519PrivateKey] = field(default_factory=dict)
+    at: dict[str, Reference] = field(default_factory=dict)
+    entries: list[bytes] = field(default_factory=list)
+    notes: list[bytes] = field(default_factory=list)
+    witnesses: list[Cosigner] = field(
+        default_factory=lambda: [Cosigner(f"witness-{i}.example", digest(f"witness {i}")) for i in range(3)]
+    )
+
+    # -- entries
+
+    def raw(self, name: str, entry: bytes) -> Reference:
+        self.at[name] = Reference.to(len(self.entries), entry)
+        self.entries.append(entry)
+        return self.at[name]
+
+    def party(self, role: Any, name: str) -> Reference:
+        key = self.keys.setdefault(name, Ed25519PrivateKey.from_private_bytes(digest(f"party {name}")))
+        return self.raw(name, sign_entry(Party(role, name, key.public_key().public_bytes_raw()), None, key))
+
+    def sign(self, author: str, body: Body, key: str | None = None) -> bytes:
+        return sign_entry(body, self.at[author], self.keys[key or author])
+
+    def add(self, name: str, author: str, body: Body) -> Reference:
+        return self.raw(name, self.sign(author, body))
+
+    # -- heads
+
+    @property
+    def clock(self) -> Cosigner:
+        return Cosigner(clock_name(ORIGIN), self.keys["server"].private_bytes_raw())
+
+    def head_note(self, size: int | None = None, root: bytes | None = None) -> bytes:
+        """A head signed by the log alone; of the first `size` entries, or a lie about their root."""
+        size = len(self.entries) if size is None else size
+        tree = Frontier().extend(map(leaf_hash, self.entries[:size]))[0]
+        return sign_checkpoint(Checkpoint(ORIGIN, size, tree.root() if root is None else root), self.log)
+
+    def publish(
+        self, time: int, witnesses: dict[int, int] | None = None, clock: bool = True, note: bytes | None = None
+    ) -> bytes:
+        """Publish a head, dated by the clock and, at times of their own, by witnesses (number to time)."""
+        note = self.head_note() if note is None else note
+        text = Note.parse(note).text.encode()
+        signatures = [self.clock.cosign(text, time)] if clock else []
+        signatures += [self.witnesses[i].cosign(text, t) for i, t in (witnesses or {}).items()]
+        self.notes.append(with_cosignatures(note, signatures))
+        return self.notes[-1]
+
+    # -- reading
+
+    @property
+    def policy(self) -> TlogPolicy:
+        """Two of three witnesses."""
+        lines = [f"log {self.log.verifier}"]
+        lines += [f"witness w{i} {witness.verifier}" for i, witness in enumerate(self.witnesses)]
+        return TlogPolicy.parse("\n".join([*lines, "group g 2 w0 w1 w2", "quorum g", ""]))
+
+    @property
+    def source(self) -> Source:
+        return Source(list(self.entries), list(self.notes))
+
+    def trusted(self, witnessed: bool = False) -> TrustedLog:
+        return TrustedLog(self.log.verifier, self.policy if witnessed else None)
+
+    def head(self, source: Source | None = None) -> VerifiedHead:
+        return open_checkpoint((source or self.source).checkpoint(), self.log.verifier, ORIGIN)
+
+    def read(self, source: Source | None = None, witnessed: bool = False) -> LedgerReading:
+        source = source or self.source
+        heads = read_archive(source, self.head(source), self.log.verifier)
+        return read_ledger(source, heads, self.log.verifier, self.policy if witnessed else None)
+
+
+# -- bodies -----------------------------------------------------------------------------------------------------------
+
+
+def key() -> Key:
+    return Key("st-anna", "linear-4096", 1, digest("p0"), POINT, POINT, {}, digest("certificate"))
+
+
+def model(**changes: Any) -> Model:
+    outputs = (ModelOutput("risk", "logit", 28, 62, POINT),)
+    fixed = (digest("schema"), 34, 24, 6, outputs, digest("certificate"), digest("artefact"), {}, ())
+    return replace(Model("heart", "1", "linear-4096", *fixed), **changes)
+
+
+def records(ledger: ReportLedger, until: str | None = None) -> Records:
+    fixed = (digest("list"), digest(f"handles {len(ledger.entries)}"), Policy("any", until))
+    return Records("st-anna", ledger.at["key"], "linear-4096", digest("schema"), "columns", 30, 4097, 2, *fixed)
+
+
+def prediction(ledger: ReportLedger, records: str = "records", size: int | None = None) -> Prediction:
+    at, size = ledger.at, len(ledger.entries) if size is None else size
+    proofs = tuple(
+        PredictionProof(block, 1, count, (0,), (digest(f"result {block} {size}"),), digest("proof"), 9, 25)
+        for block, count in ((0, 4096), (1, 1))
+    )
+    return Prediction(at[records], at["model"], at["key"], proofs, ErrorBound(1, 58, 6), size, digest("root"))
+
+
+def network() -> Network:
+    layers = (NetworkLayer(3, 2, 10, 14, 34, (POINT, POINT)), NetworkLayer(2, 1, 10, 12, 44, (POINT,)))
+    fixed = (16, 6, 50, "logit", ("risk",), layers, digest("certificate"), digest("artefact"), {})
+    return Network("net", "2", "mpc-64", digest("schema"), *fixed)
+
+
+def committed(clinic: str = "st-anna") -> CommittedRecords:
+    fixed = (3, 65, digest("list"), (digest("first"), digest("second")), digest("handles"), Policy("any", None))
+    return CommittedRecords(clinic, "mpc-64", digest("schema"), *fixed)
+
+
+def joint(ledger: ReportLedger, records: str = "committed", size: int | None = None) -> JointPrediction:
+    size = len(ledger.entries) if size is None else size
+    proofs = tuple(
+        JointProof(first, count, digest(f"proof {first}"), 9, digest(f"answers {first}"))
+        for first, count in ((0, 64), (64, 1))
+    )
+    session = digest(f"session {len(ledger.entries)}")
+    return JointPrediction(ledger.at[records], ledger.at["network"], session, proofs, 36, 6, size, digest("root"))
+
+
+def everything() -> ReportLedger:
+    """Two clinics, an owner, both ways to compute; a head every hour from noon on, witnessed a minute later.
+
+    Entries 0 to 3 parties, 4 key, 5 model, 6 records, 7 prediction, 8 network, 9 and 10 committed records, 11 and 12
+    joint predictions, 13 disclosure, 14 suspension, 15 and 16 clearances, 17 revocation of the records of entry 6, 18
+    a suspension that stays.
+    """
+    ledger = ReportLedger()
+    for role, name in (("server", "server"), ("clinic", "st-anna"), ("clinic", "city"), ("owner", "heart-lab")):
+        ledger.party(role, name)
+    hours = iter(range(NOON, NOON + 100 * HOUR, HOUR))
+
+    def head() -> None:
+        time = next(hours)
+        ledger.publish(time, {0: time + 60, 1: time + 61})
+
+    head()
+    ledger.add("key", "st-anna", key())
+    ledger.add("model", "heart-lab", model())
+    head()
+    ledger.add("records", "st-anna", records(ledger))
+    head()
+    ledger.add("prediction", "server", prediction(ledger))
+    head()
+    ledger.add("network", "heart-lab", network())
+    ledger.add("committed", "st-anna", committed())
+    ledger.add("city records", "city", committed("city"))
+    head()
+    ledger.add("joint", "server", joint(ledger))
+    ledger.add("city joint", "server", joint(ledger, "city records"))
+    head()
+    ledger.add("disclosure", "st-anna", Disclosure(ledger.at["joint"], digest("statement"), digest("proof")))
+    parties = ledger.at["st-anna"], ledger.at["heart-lab"]
+    ledger.add("suspension", "st-anna", Suspension(*parties, digest("failed"), "the other node stalled"))
+    ledger.add("cleared", "st-anna", Clearance(ledger.at["suspension"]))
+    ledger.add("cleared too", "heart-lab", Clearance(ledger.at["suspension"]))
+    head()
+    ledger.add("revocation", "st-anna", Revocation(ledger.at["records"], "consent was withdrawn"))
+    ledger.add("stays", "heart-lab", Suspension(*parties, digest("failed again"), "no answer"))
+    head()
+    return ledger
