@@ -62,14 +62,15 @@ class ApprovalGate:
         governance = self._governance
         if governance is None:
             return None
-        reason = "no approval of it is on the ledger"
+        reasons = []
         for found in reversed(self._registry.approvals_of(model, size)):
             try:
                 governance.check(found.body)
             except VerificationFailed as error:
-                reason = str(error)
+                reasons.append(str(error))
             else:
                 return found.reference.index
+        reason = reasons[0] if reasons else "no approval of it is on the ledger"
         if size is not None:
             reason += f", under the head of {size} entries"
         raise PredictionRefused("model.unapproved", f"this server serves approved models only, {model.index}: {reason}")

@@ -21,7 +21,7 @@ Only the standard library and the ledger's error classes are imported here, and 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -96,13 +96,17 @@ def fsck(
     files = _files(known.size, size)
     paths = (_path(*file) for file in _files(known.size, size))
     contents = (fetch_many or _one_by_one(fetch))(paths)
-    for (level, number, width), data in zip(files, contents, strict=True):
-        if level == _ENTRIES:
-            check.bundle(number, width, data)
-            continue
-        check.tile(level, number, width, data, checked)
-        if progress is not None and level == 0:
-            progress(min((number + 1) * _WIDTH, size), size)
+    try:
+        for (level, number, width), data in zip(files, contents, strict=True):
+            if level == _ENTRIES:
+                check.bundle(number, width, data)
+                continue
+            check.tile(level, number, width, data, checked)
+            if progress is not None and level == 0:
+                progress(min((number + 1) * _WIDTH, size), size)
+    finally:
+        if isinstance(contents, Generator):
+            contents.close()  # what it reads ahead is not wanted any more
     check.finish()
     return FsckReport(origin, size, root, note, known.size, check.files, check.entry_bytes)
 

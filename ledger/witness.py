@@ -30,7 +30,7 @@ EvidenceKind = Literal["fork", "unproven"]
 
 @dataclass(frozen=True, slots=True)
 class LastHead:
-    """The head of a log that was cosigned last, and when. `note` has the log's signature, as it was sent."""
+    """The head of a log that was cosigned last, and when. `note` is its text with the log's signature alone."""
 
     size: int
     root: bytes
@@ -93,6 +93,9 @@ class WitnessAnswer:
     content_type: str = TEXT_TYPE
 
 
+_MAX_TEXT_BYTES: Final = 8192
+"""Of a checkpoint: its extension lines are kept, and shown as evidence."""
+
 _BAD_PROOF: Final = "the proof does not show that this tree extends the last one that was cosigned"
 
 
@@ -129,28 +132,32 @@ class Witness:
     def latest(self, origin: str) -> bytes | None:
         """The last head as a note with the log's signature and this witness's cosignature, the one that it gave.
 
-        None for a log that it does not follow, or of which it cosigned nothing. Raises StorageError; VerificationFailed
-        when the log has another key by now.
+        None for a log that it does not follow, or of which it cosigned nothing. Raises StorageError.
         """
-        last, log = self._store.last(origin), self._logs.get(origin)
-        if last is None or log is None:
+        last = self._store.last(origin)
+        if last is None or origin not in self._logs:
             return None
-        note = Note.parse(last.note)
-        signed = Note(note.text, note.verify([log])).format()
-        return with_cosignatures(signed, [self._cosigner.cosign(note.text.encode("utf-8"), last.time)])
+        text = Note.parse(last.note).text.encode("utf-8")
+        return with_cosignatures(last.note, [self._cosigner.cosign(text, last.time)])
 
     def add_checkpoint(self, body: bytes, now: Clock) -> WitnessAnswer:
         """Answer a request; a 200 has the cosignature, and what it says is stored. Raises StorageError only."""
         try:
             request = parse_request(body)
-            text = Note.parse(request.checkpoint).text
-            origin = Checkpoint.parse(text).origin
+            note = Note.parse(request.checkpoint)
+            origin = Checkpoint.parse(note.text).origin
         except DecodeError as error:
             return _refusal(400, str(error))
-        if origin not in self._logs:
+        text = note.text.encode("utf-8")
+        if len(text) > _MAX_TEXT_BYTES:
+            return _refusal(400, f"a checkpoint's text has at most {_MAX_TEXT_BYTES} bytes here, this one {len(text)}")
+        log = self._logs.get(origin)
+        if log is None:
             return _refusal(404, "this witness does not follow that log")
         try:
-            head = open_checkpoint(request.checkpoint, self._logs[origin], origin)
+            # Only this signature is kept: anybody may have added lines by keys that nobody knows.
+            (signature, *_) = note.verify([log])
+            head = open_checkpoint(Note(note.text, (signature,)).format(), log, origin)
         except RootMismatch as error:
             return _refusal(422, str(error))
         except VerificationFailed as error:
@@ -164,8 +171,7 @@ class Witness:
                 return refusal
             stored = self._store.advance(origin, last, head, now)
             if stored is not None:
-                signature = self._cosigner.cosign(text.encode("utf-8"), stored.time)
-                return WitnessAnswer(200, signature.line().encode("utf-8"))
+                return WitnessAnswer(200, self._cosigner.cosign(text, stored.time).line().encode("utf-8"))
             # A larger head got ahead: look at that one. Sizes only grow, so this comes to an end.
 
     def _refused(

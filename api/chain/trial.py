@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from api.client.enrolment import Case, CommitteeMember, SignedEnrolment, TrialTerms
+from api.entries import Reference
 from ledger.anchors.evm import Chain, Receipt
 from ledger.anchors.trial import TrialContract, TrialState
 from privacy.errors import VerificationFailed
@@ -28,7 +29,7 @@ def create_trial(
     chain: Chain,
     *,
     origin: str,
-    model: bytes,
+    model: Reference,
     output: int,
     threshold: int,
     quorum: int,
@@ -61,7 +62,13 @@ def create_trial(
     wanted.keys()
     if address is None:
         contract, receipt = TrialContract.deploy(
-            chain, origin=wanted.origin_digest, model=model, output=output, threshold=threshold, quorum=quorum
+            chain,
+            origin=wanted.origin_digest,
+            index=model.index,
+            model=model.leaf,
+            output=output,
+            threshold=threshold,
+            quorum=quorum,
         )
         told(f"contract {contract.address} deployed", receipt)
     else:
@@ -133,7 +140,7 @@ def _compare(state: TrialState, terms: TrialTerms, contract: TrialContract) -> N
     """What a contract says of itself, with what the terms say."""
     for name, found, expected in (
         ("log", state.origin, terms.origin_digest),
-        ("model", state.model, terms.model),
+        ("model", (state.index, state.model), (terms.model.index, terms.model.leaf)),
         ("output", state.output, terms.output),
         ("threshold", state.threshold, terms.threshold),
         ("quorum", state.quorum, terms.quorum),

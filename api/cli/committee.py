@@ -111,7 +111,7 @@ def init(
         terms, _ = create_trial(
             chain,
             origin=origin,
-            model=network.reference.leaf,
+            model=network.reference,
             output=place,
             threshold=threshold,
             quorum=quorum,
@@ -294,7 +294,7 @@ def _terms(terms: TrialTerms) -> dict[str, Any]:
         "contract": f"0x{terms.contract.hex()}",
         "chain": terms.chain,
         "origin": terms.origin,
-        "model": terms.model.hex(),
+        "model": {"index": terms.model.index, "leaf": terms.model.leaf.hex()},
         "output": terms.output,
         "threshold": str(terms.threshold),
         "quorum": terms.quorum,

@@ -9,8 +9,17 @@ from typing import Annotated, Any
 import typer
 
 from api.chain.anchors import Anchor, Pushed, add_anchor, open_anchor, push_head, read_anchors
-from api.cli.common import EXIT_ENVIRONMENT, EXIT_REFUSED, Json, LogKey, err, exit_code, one_line, out, print_json
-from api.cli.common import trusted_head as verified_head
+from api.cli.common import (
+    EXIT_ENVIRONMENT,
+    EXIT_REFUSED,
+    Json,
+    LogKey,
+    err,
+    exit_code,
+    out,
+    print_json,
+    trusted_head,
+)
 from api.client.session import log_errors
 from api.client.transport import Server
 from ledger.errors import VerificationFailed as LedgerVerificationFailed
@@ -56,7 +65,7 @@ def deploy(
     from ledger.anchors.evm import Chain
     from ledger.anchors.head_anchor import HeadAnchor
 
-    head, payer = verified_head(Server(server), log_key), load_key(key_file)
+    head, payer = trusted_head(Server(server), log_key), load_key(key_file)
     if config.exists() and any(anchor.name == name for anchor in read_anchors(config)):
         raise UsageError(f"{config} has an anchor {name!r} already: give another --name")
     with log_errors(), Chain.connect(rpc, payer) as chain:
@@ -80,8 +89,12 @@ def deploy(
     if as_json:
         print_json(told)
     else:
-        out.print(f"anchor {name}: {told['contract']} on chain {told['chain']}, for the log {head.origin}")
-        out.print(f"  {receipt.gas_used} gas, block {receipt.block}; it is in {config}, and holds no head yet")
+        out.print(
+            f"anchor {name}: {told['contract']} on chain {told['chain']}, for the log {head.origin}", soft_wrap=True
+        )
+        out.print(
+            f"  {receipt.gas_used} gas, block {receipt.block}; it is in {config}, and holds no head yet", soft_wrap=True
+        )
 
 
 @app.command()
@@ -93,9 +106,11 @@ def push(server: Address, config: Config = Path("anchors.json"), log_key: LogKey
     Example: sealproof ledger anchor push --server http://localhost:8000 --log-key log.vkey
     """
     source = Server(server)
-    head = verified_head(source, log_key)
+    head, anchors = trusted_head(source, log_key), read_anchors(config)
+    if not anchors:
+        raise UsageError(f"{config} lists no anchors: sealproof ledger anchor deploy makes one")
     rows, worst = [], 0
-    for anchor in read_anchors(config):
+    for anchor in anchors:
         try:
             with log_errors(), open_anchor(anchor, to_push=True) as opened:
                 rows.append(_pushed(anchor, push_head(opened, head, source.consistency), head.size))
@@ -118,7 +133,7 @@ def status(
 
     Example: sealproof ledger anchor status --server http://localhost:8000 --log-key log.vkey
     """
-    head = verified_head(Server(server), log_key) if server else None
+    head = trusted_head(Server(server), log_key) if server else None
     rows, worst = [], 0
     for anchor in read_anchors(config):
         try:
@@ -151,7 +166,7 @@ def status(
 
 def _pushed(anchor: Anchor, pushed: Pushed, size: int) -> dict[str, Any]:
     if pushed.receipt is None:
-        return {**_named(anchor, "current"), "message": f"holds these {size} entries already"}
+        return {**_named(anchor, "current"), "message": f"at {size} entries, nothing to do"}
     return {
         **_named(anchor, "pushed"),
         "from": pushed.before.size,
@@ -182,6 +197,6 @@ def _show(told: dict[str, Any], as_json: bool) -> None:
         return
     for row in told["anchors"]:
         console = err if row["result"] in ("refused", "failed") else out
-        console.print(f"{row['name']}: {row['result']} {one_line(row['message'])}", soft_wrap=True)
+        console.print(f"{row['name']}: {row['result']} {' '.join(row['message'].split())}", soft_wrap=True)
     if not told["anchors"]:
         out.print("no anchors are listed: sealproof ledger anchor deploy")

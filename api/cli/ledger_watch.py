@@ -86,7 +86,8 @@ def check_files(
     else:
         out.print(
             f"{found.origin}: {found.size} entries ({found.size - found.since} read), {found.files} files, all as the "
-            "signed head says"
+            "signed head says",
+            soft_wrap=True,
         )
 
 
@@ -110,7 +111,9 @@ def mirror(
     if as_json:
         print_json({"origin": log.origin, "size": done.head.size, "since": done.since, "files": done.files})
     else:
-        out.print(f"{folder}: {log.origin} up to {done.head.size} entries ({done.head.size - done.since} new)")
+        out.print(
+            f"{folder}: {log.origin} up to {done.head.size} entries ({done.head.size - done.since} new)", soft_wrap=True
+        )
 
 
 def monitor(
@@ -127,6 +130,7 @@ def monitor(
     every: Annotated[
         float | None, typer.Option(help="Look again after so many seconds, until the log is convicted.", min=1)
     ] = None,
+    whole: Annotated[bool, typer.Option("--whole", help="Read old entries again, not only what was added.")] = False,
     as_json: Json = False,
 ) -> None:
     """Check that a log only grows, has its witnesses, and shows the same to everybody; evidence of lies is kept.
@@ -140,7 +144,7 @@ def monitor(
         log = _one_log(log_key, origin)
         others = [(str(path), _read_note(path)) for path in checkpoint or []]
         watching = Monitor(sources, log, state or _state(log.origin), others)
-        code = _watch(watching, every, as_json)
+        code = _watch(watching, every, whole, as_json)
     finally:
         for source in sources:
             source.close()
@@ -165,10 +169,10 @@ def show_evidence(
         out.print(proven, soft_wrap=True)
 
 
-def _watch(watching: Monitor, every: float | None, as_json: bool) -> int:
+def _watch(watching: Monitor, every: float | None, whole: bool, as_json: bool) -> int:
     while True:
         with progress(as_json or every is not None) as report:
-            found = watching.check(report)
+            found = watching.check(report, whole=whole)
         _show(found, every is not None, as_json)
         if every is None or found.convicted:
             break
@@ -178,12 +182,12 @@ def _watch(watching: Monitor, every: float | None, as_json: bool) -> int:
     return EXIT_ENVIRONMENT if found.unreachable else 0
 
 
-def _show(found: Round, one_line_each: bool, as_json: bool) -> None:
-    if as_json and one_line_each:
+def _show(found: Round, again: bool, as_json: bool) -> None:
+    if as_json and again:
         typer.echo(json.dumps(_as_json(found), sort_keys=True))
     elif as_json:
         print_json(_as_json(found))
-    else:
+    elif not again or found.findings or found.unreachable or any(v.head.size > v.since for v in found.views):
         _print(found)
 
 

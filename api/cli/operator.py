@@ -26,6 +26,16 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; beyond this machine only behind TLS.")] = "127.0.0.1",
     origin: Annotated[str, typer.Option(help="Name of the ledger; fixed once it exists.")] = "localhost/sealproof",
     closed: Annotated[bool, typer.Option("--closed", help="Only parties that were admitted may register.")] = False,
+    ledger: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the ledger lies: sqlite:FILE, tiles:FOLDER or postgresql://... (several servers, one --data). "
+            "Default: a file in --data."
+        ),
+    ] = None,
+    witnesses: Annotated[
+        Path | None, typer.Option(help="A tlog-policy file: its witnesses are asked to cosign every head.")
+    ] = None,
     exposure_cap: Annotated[
         str | None, typer.Option(help="Refuse predictions beyond this fraction of a model's bits, such as 1/2.")
     ] = None,
@@ -44,8 +54,8 @@ def serve(
     from ledger import Signer
 
     chosen: dict[str, object] = {"data": data, "origin": origin, "registration": "closed" if closed else "open"}
-    if exposure_cap is not None:
-        chosen["exposure_cap"] = exposure_cap
+    given = {"exposure_cap": exposure_cap, "ledger": ledger, "witness_policy": witnesses}
+    chosen |= {name: value for name, value in given.items() if value is not None}
     app = create_app(Settings.model_validate({**Settings().model_dump(), **chosen}))
 
     class Announcing(uvicorn.Server):

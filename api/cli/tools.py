@@ -19,7 +19,7 @@ from api.exposure import recount as count_exposure
 from api.registry import Registry
 from privacy.errors import MissingDependency, UsageError
 
-_BENCHMARKS = ("overhead", "latency", "mpc")
+_BENCHMARKS = ("overhead", "latency", "mpc", "ledger", "evm")
 _PARTS: tuple[tuple[str, str, str], ...] = (
     ("py_arkworks_bls12381", "verify bundles", "pip install sealproof"),
     ("tenseal", "clinic: encrypt and decrypt", "pip install 'sealproof[ckks]'"),
@@ -101,13 +101,16 @@ def demo(
     ),
     ckks: Annotated[bool, typer.Option("--ckks", help="The part on encrypted records alone.")] = False,
     mpc: Annotated[bool, typer.Option("--mpc", help="The part that clinic and owner compute together, alone.")] = False,
+    ledger: Annotated[bool, typer.Option("--ledger", help="The part on the ledger and its witnesses, alone.")] = False,
 ) -> None:
     """The whole story on real patient data: publish, encrypt or commit, predict, prove, verify, read, and forgeries.
 
-    First on encrypted records, then computed together by the nodes of clinic and owner, one of which cheats once.
+    First on encrypted records, then computed together by the nodes of clinic and owner, one of which cheats once; then
+    the ledger, whose server lies and is caught by witnesses, monitor, fsck and contracts.
     Leaves report.html and one bundle a prediction. Example: sealproof demo
     """
-    encrypted, together = ckks or not mpc, mpc or not ckks
+    every = not (ckks or mpc or ledger)
+    encrypted, together = ckks or every, mpc or every
     needed = (*_DEMO, *(_DEMO_ENCRYPTED if encrypted else ()), *(_DEMO_TOGETHER if together else ()))
     missing = {
         module: how for module, _, how in _PARTS if module in needed and importlib.util.find_spec(module) is None
@@ -116,7 +119,7 @@ def demo(
         raise MissingDependency(", ".join(missing), "all", " && ".join(dict.fromkeys(missing.values())))
     from api.demo.run import run_demo
 
-    if not run_demo(out_folder, encrypted=encrypted, together=together):
+    if not run_demo(out_folder, encrypted=encrypted, together=together, ledger=ledger or every):
         raise typer.Exit(1)
 
 

@@ -168,7 +168,7 @@ def examine(found: VerifiedDisclosure, terms: TrialTerms, case: Case) -> Enrolme
             "enrolment.log", f"the trial is about the log {terms.origin!r}, not {prediction.head.origin!r}"
         )
     # 2 model
-    if prediction.model.reference.leaf != terms.model:
+    if prediction.model.reference != terms.model:
         raise VerificationFailed("enrolment.model", "the answer is one of another model than the trial's")
     if prediction.revoked_since:
         entries = ", ".join(str(reference.index) for reference in prediction.revoked_since)

@@ -20,6 +20,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
+from api.entries import Reference
 from privacy.canonical_json import (
     Address,
     Codec,
@@ -69,7 +70,7 @@ _NONCE: Final = b"sealproof/trial-nonce/v1\n"
 _HANDLE: Final = b"sealproof/trial-handle/v1\n"
 _ENROLMENT: Final = b"sealproof/enrolment/v1\n"
 _WORD: Final = 32
-_DIGEST_BYTES: Final = 32
+_ADDRESS_BYTES: Final = 20
 _MAX_THRESHOLD: Final = 1 << 62
 """No answer is that large; the contract's type would hold 2^255."""
 
@@ -90,8 +91,8 @@ class CommitteeMember(Record):
 
 @dataclass(frozen=True)
 class TrialTerms(Record):
-    """What a contract enrols for: the records of which output `output` of the model with entry `model` (a leaf of the
-    log `origin`) is at least `threshold` grid steps, if `quorum` of the members say so.
+    """What a contract enrols for: the records of which output `output` of the model with entry `model` of the log
+    `origin` is at least `threshold` grid steps of that model, if `quorum` of the members say so.
 
     Raises UsageError for terms that no contract has. Whether the keys are sound says `keys`, whether a contract has
     these terms says `api.chain.trial`.
@@ -101,7 +102,7 @@ class TrialTerms(Record):
     chain: PositiveInteger
     contract: Address
     origin: Text
-    model: Digest
+    model: Reference
     output: UnsignedInteger
     threshold: DecimalInteger
     quorum: PositiveInteger
@@ -118,7 +119,7 @@ class TrialTerms(Record):
     @cached_property
     def committee(self) -> bytes:
         """Digest of the members' keys, in order."""
-        digest = bytes(_DIGEST_BYTES)
+        digest = bytes(_WORD)
         for member in self.members:
             digest = hashlib.sha256(digest + public_key_eip2537(member.key)).digest()
         return digest
@@ -131,12 +132,12 @@ class TrialTerms(Record):
     @cached_property
     def digest(self) -> bytes:
         """What every signature of this trial is bound to. Raises DecodeError for a key that is no point."""
+        place = _fields(_unsigned(self.chain)) + _fields(self.contract, size=_ADDRESS_BYTES)
         return _digest(
-            _TRIAL,
-            _unsigned(self.chain),
-            self.contract,
+            _TRIAL + place,
             self.origin_digest,
-            self.model,
+            _unsigned(self.model.index),
+            self.model.leaf,
             _unsigned(self.output),
             self.threshold.to_bytes(_WORD, "big", signed=True),
             _unsigned(self.quorum),
@@ -274,7 +275,14 @@ def _of_trial(enrolment: Enrolment, terms: TrialTerms) -> None:
 
 
 def _digest(tag: bytes, *fields: bytes) -> bytes:
-    return hashlib.sha256(tag + b"".join(fields)).digest()
+    return hashlib.sha256(tag + _fields(*fields)).digest()
+
+
+def _fields(*fields: bytes, size: int = _WORD) -> bytes:
+    """Fields of one width, so that no two lists of them are the same bytes. Raises UsageError."""
+    if any(len(field) != size for field in fields):
+        raise UsageError(f"a digest of a trial takes fields of {size} bytes")
+    return b"".join(fields)
 
 
 def _unsigned(value: int) -> bytes:

@@ -116,10 +116,13 @@ class Monitor:
         self._state = StateFolder(folder)
         self._others = [_Seen(name, self._open(note)) for name, note in others]
 
-    def check(self, progress: Progress | None = None) -> Round:
-        """Look at every view once. Raises StorageError when the folder cannot be used or is damaged."""
+    def check(self, progress: Progress | None = None, *, whole: bool = False) -> Round:
+        """Look at every view once; `whole` reads the old entries again too, in case their files were changed since.
+
+        Raises StorageError when the folder cannot be used or is damaged.
+        """
         with self._state.locked():
-            look = _Look(self._state, self._log, self._open)
+            look = _Look(self._state, self._log, self._open, whole)
             for view in self._views:
                 look.at(view, progress)
             look.compare(self._others)
@@ -132,8 +135,11 @@ class Monitor:
 class _Look:
     """One round."""
 
-    def __init__(self, state: StateFolder, log: TrustedLog, open_note: Callable[[bytes], VerifiedHead]) -> None:
+    def __init__(
+        self, state: StateFolder, log: TrustedLog, open_note: Callable[[bytes], VerifiedHead], whole: bool
+    ) -> None:
         self._state = state
+        self._whole = whole
         self._log = log
         self._open = open_note
         self._seen: list[_Seen] = []
@@ -151,14 +157,9 @@ class _Look:
             head = shown_head(view, self._log)
             self._seen.append(_Seen(view.name, head))
             # The quorum is judged after the tree: a head without witnesses is a finding, a fork is a conviction.
-            check_growth(
-                last,
-                head,
-                self._log.verifier,
-                view.fetch,
-                fetch_many=view.fetch_many,
-                progress=None if progress is None else lambda done, total: progress(view.name, done, total),
-            )
+            self._rebuild(view, last, head, progress)
+            if self._whole and last is not None and last.size:
+                self._rebuild(view, None, head, progress)
             self._rebuilt.append((view, head))
             witnessed = self._log.witnesses(head.note)
         except LogMisbehaved as error:
@@ -170,6 +171,18 @@ class _Look:
         else:
             cosigned, time = (witnessed.cosigned, witnessed.time) if witnessed is not None else ((), None)
             self._reports.append(ViewReport(view.name, last.size if last else 0, head, cosigned, time))
+
+    def _rebuild(
+        self, view: TileSource, last: VerifiedHead | None, head: VerifiedHead, progress: Progress | None
+    ) -> None:
+        check_growth(
+            last,
+            head,
+            self._log.verifier,
+            view.fetch,
+            fetch_many=view.fetch_many,
+            progress=None if progress is None else lambda done, total: progress(view.name, done, total),
+        )
 
     def compare(self, others: Sequence[_Seen]) -> None:
         """Step 5: every head against the largest tree that was rebuilt, and heads of one size with each other."""

@@ -8,7 +8,9 @@ environment's fault: ServerError, StorageError.
 
 from __future__ import annotations
 
+import functools
 import os
+import ssl
 import stat
 import time
 import zlib
@@ -126,6 +128,12 @@ class FileTiles:
         self.close()
 
 
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    """Reading them takes longer than a request; one context serves all."""
+    return httpx.create_ssl_context()
+
+
 class HttpTiles:
     """A log at an http(s) URL: `<url>/checkpoint`, `<url>/tile/...`; of a sealproof server, `<server>/log`.
 
@@ -155,8 +163,11 @@ class HttpTiles:
             raise UsageError("a password does not belong in the address of a log: it would be shown")
         self._url = url.rstrip("/")
         self._borrowed = client is not None
-        limits = httpx.Limits(max_connections=in_flight, max_keepalive_connections=in_flight)
-        self._client = client or httpx.Client(timeout=timeout, follow_redirects=False, limits=limits)
+        # A few more than are read ahead: files out of their order must not wait for those.
+        limits = httpx.Limits(max_connections=in_flight + 2, max_keepalive_connections=in_flight + 2)
+        self._client = client or httpx.Client(
+            timeout=timeout, follow_redirects=False, limits=limits, verify=_certificates()
+        )
         self._deadline = deadline
         self._retries = retries
         self._pause = pause

@@ -23,7 +23,7 @@ from typing import Any, Final, Self
 from api.client.transport import Server, ServerError
 from privacy.zk.generators import cache_folder
 
-__all__ = ["FORBIDDEN", "Background", "Parties", "audit", "local_server"]
+__all__ = ["FORBIDDEN", "Background", "Parties", "audit", "local_server", "local_witness"]
 
 FORBIDDEN: Final = (
     "tenseal",
@@ -45,7 +45,10 @@ _PAUSE_SECONDS: Final = 0.05
 
 
 class Background:
-    """`python -m MODULE ARGUMENTS` beside this process; a context manager that ends it. `log` is appended to."""
+    """`python -m MODULE ARGUMENTS` beside this process; a context manager that ends it. `log` is appended to.
+
+    `program` are the words of another program in its place.
+    """
 
     def __init__(
         self,
@@ -55,6 +58,7 @@ class Background:
         *,
         module: str = _PRODUCT,
         end: signal.Signals = signal.SIGTERM,
+        program: Sequence[str] | None = None,
     ) -> None:
         self.name = name
         self._log = log
@@ -64,7 +68,7 @@ class Background:
         environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
         with log.open("ab") as sink:
             self._process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-m", module, *arguments], stdout=sink, stderr=sink, env=environment
+                [*(program or (sys.executable, "-m", module)), *arguments], stdout=sink, stderr=sink, env=environment
             )
 
     def check_alive(self, what: str) -> None:
@@ -117,7 +121,16 @@ class Background:
 
 
 @contextmanager
-def local_server(data: Path, origin: str) -> Iterator[tuple[str, str]]:
+def local_witness(data: Path, name: str, log_key: str) -> Iterator[tuple[str, str]]:
+    """A witness of one log in its own process on a free port: its verifier key and its address."""
+    arguments = ["ledger", "witness", "--data", str(data), "--name", name, "--log", log_key, "--port", "0"]
+    with Background(f"witness {data.name}", data.parent / f"{data.name}.log", arguments) as process:
+        found = process.find(r"witness: (\S+)\s+listening on (\S+)", "word that it listens")
+        yield found[1], found[2]
+
+
+@contextmanager
+def local_server(data: Path, origin: str, *options: str) -> Iterator[tuple[str, str]]:
     """A server in its own process on a free port of this machine: its address and its ledger's key."""
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
@@ -131,7 +144,7 @@ def local_server(data: Path, origin: str) -> Iterator[tuple[str, str]]:
         return True
 
     data.parent.mkdir(parents=True, exist_ok=True)
-    arguments = ["serve", "--data", str(data), "--port", str(port), "--origin", origin]
+    arguments = ["serve", "--data", str(data), "--port", str(port), "--origin", origin, *options]
     with Background("server", data.parent / "server.log", arguments) as process:
         process.until(answers, "answer")
         yield url, (data / "log.vkey").read_text(encoding="utf-8").strip()

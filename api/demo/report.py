@@ -12,6 +12,7 @@ from html import escape
 
 from api.demo.ckks_report import EncryptedReport, render_encrypted
 from api.demo.joint_report import JointReport, render_joint
+from api.demo.ledger_report import LedgerReport, render_ledger
 from api.demo.page import STYLE, Tampering, table
 
 __all__ = ["Report", "render"]
@@ -25,14 +26,16 @@ class Report:
     machine: str
     versions: str
     origin: str
-    log_key: str
+    log_key: str | None
     encrypted: EncryptedReport | None
     together: JointReport | None
+    ledger: LedgerReport | None
 
     @property
     def tamperings(self) -> list[Tampering]:
-        """Every forgery of both parts."""
-        return [t for part in (self.encrypted, self.together) if part is not None for t in part.tamperings]
+        """Every forgery and lie of all parts."""
+        parts = (self.encrypted, self.together, self.ledger)
+        return [t for part in parts if part is not None for t in part.tamperings]
 
     @property
     def bundles(self) -> list[str]:
@@ -53,11 +56,14 @@ class Report:
 def render(report: Report) -> str:
     """The whole page. Every text is escaped."""
     count = len(report.tamperings)
-    tiles = [
-        (f"{report.answers:,}", "predictions, each without anybody seeing the record but its clinic"),
-        ("verified", "by an auditor's process with no key and no encryption library"),
-        (f"{count} of {count}", "manipulations refused, each by a named check"),
-    ]
+    refused = sum(tampering.check != "none" for tampering in report.tamperings)
+    tiles = [(f"{refused} of {count}", "manipulations refused, each by a named check")]
+    if report.answers:
+        tiles = [
+            (f"{report.answers:,}", "predictions, each without anybody seeing the record but its clinic"),
+            ("verified", "by an auditor's process with no key and no encryption library"),
+            *tiles,
+        ]
     if report.together is not None:
         tiles.append(("caught", "a node that cheated while it computed, before it could read a measurement"))
     parts = []
@@ -65,6 +71,8 @@ def render(report: Report) -> str:
         parts.append('<h2 class="part">On encrypted records</h2>' + render_encrypted(report.encrypted))
     if report.together is not None:
         parts.append('<h2 class="part">Computed together</h2>' + render_joint(report.together))
+    if report.ledger is not None:
+        parts.append('<h2 class="part">The ledger</h2>' + render_ledger(report.ledger))
     return "".join(
         [
             '<!doctype html><html lang="en"><meta charset="utf-8">',
@@ -75,7 +83,7 @@ def render(report: Report) -> str:
             '<div class="verdict">',
             *(f'<div class="tile"><b class="good">{escape(a)}</b><span>{escape(b)}</span></div>' for a, b in tiles),
             "</div>",
-            _two_ways() if len(parts) > 1 else "",
+            _two_ways() if report.encrypted is not None and report.together is not None else "",
             *parts,
             _auditor(report),
             "</main></html>",
@@ -100,6 +108,8 @@ def _two_ways() -> str:
 
 
 def _auditor(report: Report) -> str:
+    if report.log_key is None:
+        return f"<section><p class='lead'>{escape(report.machine)}; {escape(report.versions)}</p></section>"
     bundles = "".join(f"<li><code>sealproof verify {escape(bundle)}</code></li>" for bundle in report.bundles)
     return (
         f"<section><h2>Check it yourself</h2><ul>{bundles}</ul><p>Ledger <code>{escape(report.origin)}</code>, key "

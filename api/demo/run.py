@@ -27,6 +27,7 @@ from api.client.trust import TrustStore
 from api.demo import ckks, mpc
 from api.demo.ckks_report import EncryptedReport, StudyReport
 from api.demo.joint_report import JointModelReport, JointReport
+from api.demo.ledger_story import LEDGER_FOLDER, tell_ledger
 from api.demo.processes import local_server
 from api.demo.report import Report, render
 from api.demo.telling import say
@@ -37,8 +38,8 @@ __all__ = ["local_server", "run_demo", "warm_up"]
 _PACKAGES: Final = ("tenseal", "crypten", "torch", "py_arkworks_bls12381", "numpy")
 
 
-def run_demo(folder: Path, *, encrypted: bool = True, together: bool = True) -> bool:
-    """Run both parts or one; True if all that should verify did, and all that should be refused was."""
+def run_demo(folder: Path, *, encrypted: bool = True, together: bool = True, ledger: bool = True) -> bool:
+    """Run these parts; True if all that should verify did, and all that should be refused was."""
     state = folder / "state"
     _clear(folder)
     state.mkdir(parents=True, mode=0o700)
@@ -48,17 +49,22 @@ def run_demo(folder: Path, *, encrypted: bool = True, together: bool = True) -> 
     origin = f"demo-{secrets.token_hex(4)}.localhost/sealproof"
     first: EncryptedReport | None = None
     second: JointReport | None = None
-    with local_server(state / "server", origin) as (url, log_key):
-        (folder / "log.vkey").write_text(f"{log_key}\n", encoding="utf-8")
-        parties: tuple[Owner, Clinic] | None = None
-        if encrypted:
-            story = ckks.EncryptedStory(folder, state, url, log_key)
-            first = story.tell()
-            parties = story.parties
-        if together:
-            second = mpc.tell_together(folder, state, url, log_key, parties)
-    _retire(state / "server")
-    _trust(folder, log_key)
+    log_key: str | None = None
+    if encrypted or together:
+        with local_server(state / "server", origin) as (url, log_key):
+            (folder / "log.vkey").write_text(f"{log_key}\n", encoding="utf-8")
+            parties: tuple[Owner, Clinic] | None = None
+            if encrypted:
+                story = ckks.EncryptedStory(folder, state, url, log_key)
+                first = story.tell()
+                parties = story.parties
+            if together:
+                second = mpc.tell_together(folder, state, url, log_key, parties)
+        _retire(state / "server")
+        _trust(folder, log_key)
+    third = tell_ledger(folder, state) if ledger else None
+    if third is not None:
+        _retire(state / LEDGER_FOLDER)
     report = Report(
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         machine=f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
@@ -67,6 +73,7 @@ def run_demo(folder: Path, *, encrypted: bool = True, together: bool = True) -> 
         log_key=log_key,
         encrypted=first,
         together=second,
+        ledger=third,
     )
     (folder / "report.html").write_text(render(report), encoding="utf-8")
     _summary(report, folder, time.perf_counter() - started)
@@ -112,12 +119,15 @@ def _trust(folder: Path, log_key: str) -> None:
 def _clear(folder: Path) -> None:
     """Remove what an earlier demonstration left in its folder, and nothing else."""
     # Not by log.vkey: folders of servers and auditors hold one too, and bundles that are not to be lost.
-    made_here = (folder / "state" / "server").is_dir() or not (folder.exists() and any(folder.iterdir()))
+    made_here = any((folder / "state" / name).is_dir() for name in ("server", LEDGER_FOLDER)) or not (
+        folder.exists() and any(folder.iterdir())
+    )
     if not made_here and [path.name for path in folder.iterdir()] != ["state"]:
         raise FileExistsError(f"{folder} is not empty and was not made by the demo: choose another with --out")
     if folder.exists():
         shutil.rmtree(folder / "state", ignore_errors=True)
-        for path in [*folder.glob("*.sealproof"), folder / "report.html", folder / "log.vkey"]:
+        made = ("report.html", "log.vkey", "auditor.policy")
+        for path in [*folder.glob("*.sealproof"), *(folder / name for name in made)]:
             path.unlink(missing_ok=True)
 
 
@@ -127,7 +137,7 @@ def _summary(report: Report, folder: Path, seconds: float) -> None:
     if report.together is not None:
         _table("Computed together, verified, then opened", report.together.models)
     refused = sum(tampering.check != "none" for tampering in report.tamperings)
-    say(f"forgeries refused: {refused} of {len(report.tamperings)}")
+    say(f"forgeries and lies refused: {refused} of {len(report.tamperings)}")
     say(f"report:  {folder / 'report.html'}")
     for bundle in report.bundles:
         say(f"again:   sealproof verify {bundle}")

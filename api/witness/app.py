@@ -13,7 +13,6 @@ import hashlib
 import logging
 import secrets
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Final
 
@@ -23,21 +22,28 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.requests import ClientDisconnect
 
 from api.version import VERSION
-from ledger.errors import VerificationFailed
-from ledger.witness import Witness
+from ledger.errors import StorageError
+from ledger.witness import Clock, Witness
 from ledger.witness_store import SqliteWitnessStore
 from ledger.witness_wire import MAX_REQUEST_BYTES, TEXT_TYPE
 
-__all__ = ["create_witness_app"]
+__all__ = ["create_witness_app", "system_clock"]
 
 _LOGGER: Final = logging.getLogger("sealproof.witness")
 _BODY_SECONDS: Final = 30.0
 _PAGE: Final = 100
+_CLOCK_UNSET: Final = 1_735_689_600  # 2025-01-01
 
 
-def create_witness_app(
-    witness: Witness, store: SqliteWitnessStore, now: Callable[[], int] = lambda: int(time.time())
-) -> FastAPI:
+def system_clock() -> int:
+    """Seconds since 1970. Raises StorageError for a clock that was never set, as machines have after a cold start."""
+    now = int(time.time())
+    if now < _CLOCK_UNSET:
+        raise StorageError(f"the clock shows {now} seconds since 1970, which is years ago: set it")
+    return now
+
+
+def create_witness_app(witness: Witness, store: SqliteWitnessStore, now: Clock = system_clock) -> FastAPI:
     """The application. `store` is the one that `witness` uses; `now` tells the time in seconds since 1970."""
     app = FastAPI(title="Sealproof witness", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None)
     by_hash = {hashlib.sha256(origin.encode("utf-8")).hexdigest(): origin for origin in witness.logs}
@@ -65,10 +71,7 @@ def create_witness_app(
     @app.get("/{origin_hash}/checkpoint")
     def latest(origin_hash: str) -> Response:
         origin = by_hash.get(origin_hash)
-        try:
-            note = witness.latest(origin) if origin is not None else None
-        except VerificationFailed:  # the log has a new key, and nothing was cosigned under it yet
-            note = None
+        note = witness.latest(origin) if origin is not None else None
         if note is None:
             return _text("no head of that log was cosigned here\n", 404)
         return Response(note, 200, {"Content-Type": TEXT_TYPE})

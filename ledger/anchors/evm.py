@@ -33,7 +33,7 @@ try:
 except ImportError as error:
     raise MissingDependency("web3", "evm") from error
 
-__all__ = ["Artefact", "Chain", "ChainKey", "Contract", "Event", "Finality", "Receipt", "account_of"]
+__all__ = ["Artefact", "Chain", "ChainKey", "Contract", "Event", "Finality", "Receipt", "account_of", "checked_address"]
 
 Finality = Literal["latest", "safe", "finalized"]
 """Which block a chain is read at. A block that is not finalized may still be replaced by another."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ledger.anchors.evm import Artefact, Chain, Contract, Receipt
-from ledger.errors import UsageError
+from ledger.errors import ChainUnavailable, UsageError
 
 __all__ = ["Enrolled", "TrialContract", "TrialState"]
 
@@ -27,6 +27,7 @@ class TrialState:
 
     organiser: str
     origin: bytes
+    index: int
     model: bytes
     output: int
     threshold: int
@@ -58,10 +59,12 @@ class TrialContract:
 
     @classmethod
     def deploy(
-        cls, chain: Chain, *, origin: bytes, model: bytes, output: int, threshold: int, quorum: int
+        cls, chain: Chain, *, origin: bytes, index: int, model: bytes, output: int, threshold: int, quorum: int
     ) -> tuple[TrialContract, Receipt]:
-        """A new trial, whose organiser is the account that pays. `origin` is the SHA-256 of the log's origin."""
-        contract, receipt = chain.deploy(Artefact.load("TrialEnrolment"), origin, model, output, threshold, quorum)
+        """A new trial, whose organiser is the account that pays. `origin` is the SHA-256 of the log's origin, `index`
+        and `model` (its leaf) say which entry the model's is."""
+        artefact = Artefact.load("TrialEnrolment")
+        contract, receipt = chain.deploy(artefact, origin, index, model, output, threshold, quorum)
         return cls(contract), receipt
 
     @classmethod
@@ -89,7 +92,7 @@ class TrialContract:
         for event in found:
             if event.transaction == receipt.transaction:
                 return int(event.values["case"]), bytes(event.values["nonce"]), receipt
-        raise UsageError("the node shows no event of the nonce that was just issued: ask another one")
+        raise ChainUnavailable(self.contract.chain.shown, "it shows no event of the nonce that was just issued")
 
     def enrol(
         self, prediction: bytes, disclosure: bytes, handle: bytes, nonce: bytes, bitmap: int, signature: bytes
@@ -105,6 +108,7 @@ class TrialContract:
         return TrialState(
             organiser=str(ask("ORGANISER")),
             origin=bytes(ask("ORIGIN")),
+            index=int(ask("INDEX")),
             model=bytes(ask("MODEL")),
             output=int(ask("OUTPUT")),
             threshold=int(ask("THRESHOLD")),
@@ -127,9 +131,9 @@ class TrialContract:
         """Whether a record is in."""
         return bool(self.contract.call("enrolled", handle))
 
-    def enrolments(self, first_block: int = 0) -> Iterator[Enrolled]:
+    def enrolments(self) -> Iterator[Enrolled]:
         """Everybody who was enrolled, in order."""
-        for event in self.contract.events("Enrolled", first_block=first_block):
+        for event in self.contract.events("Enrolled", first_block=int(self.contract.call("FIRST_BLOCK"))):
             values, bitmap = event.values, int(event.values["bitmap"])
             yield Enrolled(
                 handle=bytes(values["handle"]),

@@ -141,6 +141,16 @@ def test_one_chain_that_fails_does_not_keep_the_others(operator, tmp_path):
     assert err.startswith("dead: failed")
 
 
+def test_there_must_be_something_to_push_to(operator):
+    operator.config.write_text("[]")
+    _, err = sealproof("ledger", "anchor", "push", *operator.log, *operator.list, code=2)
+    assert "lists no anchors" in err
+    assert operator("status")["anchors"] == []
+    operator.config.unlink()
+    _, err = sealproof("ledger", "anchor", "push", *operator.log, *operator.list, code=2)
+    assert "cannot read" in err
+
+
 def test_a_second_anchor_of_one_name_costs_nothing(operator):
     operator.deploy("main")
     before = operator.config.read_bytes()

@@ -23,7 +23,7 @@ import pytest
 
 from api.cli.main import main
 from api.client.transport import ServerUnreachable
-from api.witness.app import create_witness_app
+from api.witness.app import create_witness_app, system_clock
 from api.witness.client import WitnessClient, clients_of
 from ledger.cosignature import CosignatureVerifier, Cosigner, with_cosignatures
 from ledger.errors import DecodeError, StorageError, UsageError, VerificationFailed
@@ -148,6 +148,13 @@ class TestService:
         assert "nothing was cosigned" in answer.text
         assert "secret" not in answer.text
         assert "disk full" in caplog.text
+
+
+def test_a_clock_that_was_never_set_dates_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert system_clock() == pytest.approx(time.time(), abs=5)
+    monkeypatch.setattr("time.time", lambda: 42.0)
+    with pytest.raises(StorageError, match="set it"):
+        system_clock()
 
 
 class TestHugeBodies:

@@ -213,16 +213,13 @@ WEAKENINGS: dict[str, tuple[Attack, tuple[tuple[str, str], ...]]] = {
 @pytest.mark.parametrize("weakness", sorted(WEAKENINGS))
 def test_a_contract_without_one_line_takes_the_lie_and_ours_refuses_it(chain, anvil, weakness):
     attack, changes = WEAKENINGS[weakness]
-    attack(chain, weakened(NAME, *changes), anvil)
+    weak = weakened(NAME, *changes)
+    attack(chain, weak, anvil)
     with pytest.raises(ChainRefused):
         attack(chain, Artefact.load(NAME), anvil)
-
-
-def test_a_contract_without_one_line_is_not_taken_for_an_anchor(chain):
-    for _, changes in WEAKENINGS.values():
-        contract, _ = chain.deploy(weakened(NAME, *changes), ORIGIN)
-        with pytest.raises(ChainRefused, match="is not HeadAnchor"):
-            HeadAnchor.at(chain, contract.address)
+    # And nobody takes it for an anchor.
+    with pytest.raises(ChainRefused, match="is not HeadAnchor"):
+        HeadAnchor.at(chain, chain.deploy(weak, ORIGIN)[0].address)
 
 
 # -- bundles -----------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledger import trust_policy, witness
-from ledger.checkpoint import VerifiedHead, sign_checkpoint
+from ledger.checkpoint import Checkpoint, VerifiedHead, sign_checkpoint
 from ledger.cosignature import CosignatureVerifier, Cosigner, with_cosignatures
 from ledger.errors import DecodeError, UsageError, VerificationFailed
 from ledger.note import Note, Signature, Signer
@@ -501,7 +501,7 @@ def test_a_key_of_type_01_cannot_be_made_to_cosign(monkeypatch: pytest.MonkeyPat
     with pytest.raises(DecodeError, match="type 04 but 01"):
         TlogPolicy.parse(f"witness W {SIGNER.verifier}\nquorum W\n")
     with pytest.raises(UsageError):
-        sign_checkpoint(witness.Checkpoint("cosignature/v1", 5, bytes(32)), SIGNER)
+        sign_checkpoint(Checkpoint("cosignature/v1", 5, bytes(32)), SIGNER)
     without_check(monkeypatch)
     assert accepts(TlogPolicy.parse(policy), note), "against a policy that lets a log witness itself"
 

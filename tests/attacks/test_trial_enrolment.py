@@ -75,6 +75,7 @@ def rogue_key(victim: SecretKey, x: SecretKey) -> bytes:
     return PAIRING.encode(PAIRING.add(PAIRING.decode(x.public), PAIRING.decode(bytes(raw))))
 
 
+@pytest.mark.slow
 def test_a_rogue_key_signs_in_the_name_of_an_honest_member(chain: Chain) -> None:
     victim, x = member_key(0), SecretKey(77)
     rogue = public_key_eip2537(rogue_key(victim, x))
@@ -153,6 +154,7 @@ def replay(first: OnChain, second: OnChain) -> None:
     second.enrol(signed)
 
 
+@pytest.mark.slow
 def test_a_signature_is_replayed_to_another_contract_of_the_same_terms(chain: Chain) -> None:
     with pytest.raises(ChainRefused, match="not issued, or is spent"):
         replay(make_trial(chain), make_trial(chain))
@@ -222,6 +224,7 @@ def _artefact(trial: OnChain) -> Any:
     return trial.contract.contract.artefact
 
 
+@pytest.mark.slow
 def test_a_record_is_enrolled_twice_and_a_nonce_is_spent_twice(chain: Chain) -> None:
     def twice(trial: OnChain) -> None:
         trial.enrol(trial.signed(1))
@@ -277,7 +280,7 @@ class Attempt:
         self.reached = told.opening(patient, changes.get("output", 0)).z // told.step
         self.terms = trials.terms_of(
             origin=LOG,
-            model=told.story.model.reference.leaf,
+            model=told.story.model.reference,
             threshold=changes.pop("threshold", self.reached),
             members=(doctor.public, member(1)),
             **changes,
@@ -314,6 +317,9 @@ def test_what_reaches_the_threshold_is_signed_also_when_more_is_shown(attempt: A
     signed.share.verify(attempt.terms)
     assert signed.found.disclosed.record_id == IDS[1]
     assert signed.share.enrolment.disclosure == signed.found.entry.reference.leaf
+    kept = [path.read_bytes() for path in attempt.doctor.folder.rglob("*") if path.is_file()]
+    assert len(kept) == 3
+    assert not any(IDS[1].encode() in data or signed.found.statement.handle.hex().encode() in data for data in kept)
     lower = Attempt(attempt.told, attempt.doctor, attempt.path, threshold=attempt.reached - 3)
     lower.sign(lower.bundle(lower.statement(threshold=attempt.reached - 1)))
 
@@ -356,7 +362,8 @@ def test_another_output_than_the_trials_is_not_signed(two: DisclosureStory, doct
 
 def test_another_model_or_log_than_the_trials_is_not_signed(attempt: Attempt) -> None:
     for change, check in (
-        ({"model": sha256(b"another").digest()}, "enrolment.model"),
+        ({"model": replace(attempt.terms.model, leaf=sha256(b"another").digest())}, "enrolment.model"),
+        ({"model": replace(attempt.terms.model, index=99)}, "enrolment.model"),
         ({"origin": "another.example/log"}, "enrolment.log"),
     ):
         terms = replace(attempt.terms, **change)

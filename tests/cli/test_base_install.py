@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FROZEN = ROOT / "tests" / "frozen"
-ABSENT = ("tenseal", "torch", "crypten", "sklearn", "zksk", "petlib", "fastapi", "uvicorn", "matplotlib")
+ABSENT = ("tenseal", "torch", "crypten", "sklearn", "zksk", "petlib", "fastapi", "uvicorn", "matplotlib", "web3")
 
 
 @pytest.mark.slow
@@ -37,3 +37,8 @@ def test_the_base_install_verifies_and_has_no_fhe_library(tmp_path: Path):
         done = subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert json.loads(done.stdout)["result"] == "verified"
+    # What needs an extra says which.
+    contract = "http://127.0.0.1:1#0x" + "00" * 20
+    done = subprocess.run([*command, "--anchor", contract], cwd=tmp_path, env=clean, capture_output=True, text=True)
+    assert done.returncode == 3
+    assert "pip install 'sealproof[evm]'" in done.stderr

@@ -178,6 +178,7 @@ def decoded(vector: dict[str, Any], *names: str) -> tuple[list[bytes], list[byte
     return [decode(vector[name]) for name in names], [decode(hash_) for hash_ in vector["proof"] or []]
 
 
+@pytest.mark.slow
 def test_the_outside_vectors_have_the_wanted_result(anvil, anchor, vectors):
     counts = {True: 0, False: 0}
     for path in sorted((vectors / "merkle").rglob("*.json")):
@@ -333,6 +334,7 @@ def test_a_key_is_never_shown():
                 ChainKey.parse(text)
 
 
+@pytest.mark.slow
 def test_the_committed_artefacts_are_what_the_sources_compile_to():
     tool = contracts_tool()
     for source in sorted(CONTRACTS.glob("*.vy")):

@@ -19,6 +19,7 @@ from ledger.checkpoint import Checkpoint, sign_checkpoint
 from ledger.cosignature import MAX_TIME, CosignatureVerifier, Cosigner, with_cosignatures
 from ledger.errors import DecodeError, LedgerError, UsageError, VerificationFailed
 from ledger.note import MAX_SIGNATURES, Note, Signature, Signer, Verifier
+from ledger.note_keys import PublicKey
 from tests.support.lying_log import text_of
 
 LOG = Signer("log.example/test", bytes(range(32)))
@@ -151,7 +152,8 @@ class TestTypes:
                 CosignatureVerifier.parse(f"w+00000000+{encoded}")
 
     def test_keys_of_different_types_are_never_equal(self) -> None:
-        one, other = Verifier("name", bytes(32)), CosignatureVerifier("name", bytes(32))
+        one: PublicKey = Verifier("name", bytes(32))
+        other: PublicKey = CosignatureVerifier("name", bytes(32))
         assert one != other
         assert one.key_id != other.key_id
         assert len({one, other}) == 2

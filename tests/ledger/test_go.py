@@ -108,7 +108,7 @@ def test_go_verifies_the_proofs_of_a_real_log_at_every_size(go: Go, tmp_path: Pa
     with Log.create(tmp_path / "log.db", LOG) as log:
         log.append_many(entries)
         tree = Tree(entries)
-        asked = {"Inclusion": [], "Consistency": []}
+        asked: dict[str, list[dict[str, Any]]] = {"Inclusion": [], "Consistency": []}
         for size in range(1, 41):
             root = Tree(entries[:size]).root
             asked["Inclusion"] += [

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from ledger import Log, Signer, UsageError, VerifiedHead, leaf_hash, open_checkpoint
-from ledger.note import Note
+from ledger import Log, Signer, UsageError
 from tests.support.killing import Appender, Creator, Kill, Killer
 from tests.support.storages import BACKENDS, VOLATILE, Backend
+from tests.support.witnessed import Witnessed
 
 DURABLE = sorted(set(BACKENDS) - VOLATILE)
-KILLS = 150
+KILLS = 120
 """For each backend, in the slow test."""
 FRESH = 25
 """A new log after so many kills: opening one checks everything, and that takes longer with every entry."""
@@ -38,53 +38,16 @@ def new_backend(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], 
     return new
 
 
-class Witnessed:
-    """Everything that the outside saw of one log: it must stay true for ever."""
-
-    def __init__(self, signer: Signer) -> None:
-        self.signer = signer
-        self.entries: dict[int, bytes] = {}
-        self.roots: dict[int, bytes] = {}
-        self.published: dict[int, bytes] = {}
-
-    def hear(self, lines: list[str]) -> None:
-        """What one process reported before it was killed."""
-        assert not [line for line in lines if line.startswith("failed")], lines[-1]
-        for kind, *words in (line.split() for line in lines):
-            if kind == "entry":
-                index = int(words[0])
-                assert index not in self.entries, "an index was given out twice"
-                self.entries[index] = bytes.fromhex(words[1])
-            elif kind == "head":
-                self.see(self._open(bytes.fromhex(words[0])))
-            elif kind == "shown":
-                head = self._open(bytes.fromhex(words[0]))
-                self.see(head)
-                self.published[head.size] = head.note
-
-    def see(self, head: VerifiedHead) -> None:
-        """A head that was shown: a second root of the same size would be a fork."""
-        assert self.roots.setdefault(head.size, head.root) == head.root, f"two roots of size {head.size} were shown"
-
-    def check(self, log: Log) -> None:
-        """The log as it was found after the kills, compared with all that was seen before."""
-        stored = list(log.entries())
-        for index, leaf in self.entries.items():
-            assert leaf_hash(stored[index]) == leaf, "an acknowledged entry was lost"
-        archive = log.publications(0, 10**6)
-        for head in (log.head(), log.published(), *archive):
-            self.see(head)
-        for size, root in self.roots.items():
-            assert log.root_at(size) == root, f"the log does not extend the head of size {size}"
-        kept = {head.size: head.note for head in archive}
-        for size, note in self.published.items():
-            lost = set(Note.parse(note).signatures) - set(Note.parse(kept[size]).signatures)
-            assert not lost, "an acknowledged publication was lost"
-        if archive:
-            assert log.published() == archive[-1]
-
-    def _open(self, note: bytes) -> VerifiedHead:
-        return open_checkpoint(note, self.signer.verifier, self.signer.name)
+def _hear(witnessed: Witnessed, lines: list[str]) -> None:
+    """What one process reported before it was killed."""
+    assert not [line for line in lines if line.startswith("failed")]
+    for kind, *words in (line.split() for line in lines):
+        if kind == "entry":
+            witnessed.acknowledge(int(words[0]), bytes.fromhex(words[1]))
+        elif kind == "head":
+            witnessed.see_note(bytes.fromhex(words[0]))
+        elif kind == "shown":
+            witnessed.see_published(bytes.fromhex(words[0]))
 
 
 def _kill_and_check(
@@ -105,7 +68,7 @@ def _kill_and_check(
             moments = [Kill(job, rng.uniform(0.001, 0.06), once_opened=rng.random() < 0.75) for job in jobs]
             for kill, lines in zip(moments, killer.run(moments), strict=True):
                 assert "opened" in lines or not kill.once_opened
-                witnessed.hear(lines)
+                _hear(witnessed, lines)
             done += len(jobs)
             with Log.on(backend.open(), signer.verifier, signer) as log:
                 witnessed.check(log)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -13,11 +13,13 @@ from ledger import (
     MAX_ENTRY_BYTES,
     Appended,
     CorruptLog,
+    EntryBundle,
     EntryTooLarge,
     Log,
     NotInLog,
     Signer,
     StorageError,
+    Tile,
     TlogProof,
     UsageError,
     follow,
@@ -180,6 +182,45 @@ def test_many_threads_read_and_append_at_once(log: Log, signer: Signer, naive: A
     assert sorted(a.index for _, a in appended) == list(range(40, 140)), "every append got a place of its own"
     assert all(log.entry(a.index) == entry for entry, a in appended)
     assert log.head().root == naive.root(list(log.entries()))
+
+
+def test_a_proof_or_a_tile_takes_one_read(
+    faulty: FaultyStorage, signer: Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read may be a round trip to a database."""
+    log, reads = Log(faulty, signer.verifier, signer), list[int]()
+    log.append_many(ENTRIES)
+    nodes = faulty.nodes
+
+    def counted(positions: Sequence[tuple[int, int]]) -> list[bytes]:
+        reads.append(len(positions))
+        return nodes(positions)
+
+    monkeypatch.setattr(faulty, "nodes", counted)
+    calls: list[Callable[[], object]] = [
+        lambda: log.inclusion_proof(17),
+        lambda: log.consistency_proof(13, 37),
+        lambda: log.root_at(39),
+        lambda: log.tlog_proof(17),
+        lambda: log.tile(Tile(0, 0, 40)),
+        lambda: log.leaf_hash(3),
+    ]
+    for call in calls:
+        reads.clear()
+        call()
+        assert len(reads) == 1
+    reads.clear()
+    log.consistency_proof(0)
+    log.entry_bundle(EntryBundle(0, 40))
+    assert reads == [], "nothing to read is not read"
+
+
+def test_the_signing_key_must_be_the_logs(backend: Backend, first_note: bytes, signer: Signer) -> None:
+    other = Signer(signer.name, bytes(32))
+    with pytest.raises(UsageError, match="does not belong"):
+        Log.on(backend.create(first_note), signer.verifier, other)
+    with Log.on(backend.open(), signer.verifier, signer) as log:
+        assert log.size == 0, "the storage was closed, so that it can be opened again"
 
 
 class TestAFailedWrite:

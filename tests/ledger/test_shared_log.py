@@ -189,8 +189,17 @@ class TestAChangeThatIsNoGrowth:
         place.checkpoint = b"no note at all"
         self._never_signs(log, faulty, CorruptLog)
 
-    @pytest.mark.parametrize("what", ["entries", "nodes"])
-    @pytest.mark.parametrize("change", ["one too many", "one missing", "one damaged"])
+    @pytest.mark.parametrize(
+        ("what", "change"),
+        [
+            ("entries", "one too many"),
+            ("nodes", "one too many"),
+            ("entries", "one missing"),
+            ("nodes", "one missing"),
+            # A damaged entry is found when it is read, and on opening: here only the edge of the tree is.
+            ("nodes", "one damaged"),
+        ],
+    )
     def test_a_tree_that_does_not_match_the_others_checkpoint_is_found(
         self, log: Log, faulty: FaultyStorage, place: MemoryPlace, signer: Signer, what: str, change: str
     ) -> None:
@@ -201,10 +210,8 @@ class TestAChangeThatIsNoGrowth:
             values.append(bytes(32))
         elif change == "one missing":
             values.pop()
-        elif what == "nodes":
-            values[-1] = bytes(32)
         else:
-            pytest.skip("entries are compared with their leaves when they are read, and all of them on opening")
+            values[-1] = bytes(32)
         self._never_signs(log, faulty, StorageError)
 
     def test_opening_waits_for_nobody_and_still_checks_everything(

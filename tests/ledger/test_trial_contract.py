@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from api.client.enrolment import Enrolment
+from api.entries import Reference
 from ledger.errors import ChainRefused, UsageError
 from privacy.zk.bls import (
     PAIRING,
@@ -20,7 +21,18 @@ from privacy.zk.bls import (
 )
 from privacy.zk.group import ARKWORKS, FIELD, ORDER
 from tests.support import trials
-from tests.support.trials import OnChain, add, case_of, deploy, enrolment_of, make_trial, member, member_key, share_of
+from tests.support.trials import (
+    MODEL,
+    OnChain,
+    add,
+    case_of,
+    deploy,
+    enrolment_of,
+    make_trial,
+    member,
+    member_key,
+    share_of,
+)
 
 pytest.importorskip("web3", reason="web3 is not installed: pip install 'sealproof[evm]'")
 
@@ -72,9 +84,10 @@ def test_trial_committee_nonce_and_message_have_the_digests_that_clients_compute
     state = contract.state()
     assert state.trial == terms.digest
     assert contract.contract.call("committee") == terms.committee
-    assert (state.origin, state.model, state.output, state.threshold, state.quorum, state.members) == (
+    assert (state.origin, state.index, state.model, state.output, state.threshold, state.quorum, state.members) == (
         terms.origin_digest,
-        terms.model,
+        terms.model.index,
+        terms.model.leaf,
         terms.output,
         terms.threshold,
         terms.quorum,
@@ -91,8 +104,15 @@ def test_trial_committee_nonce_and_message_have_the_digests_that_clients_compute
 
 @pytest.mark.parametrize(
     "change",
-    [{"output": 3}, {"threshold": 1 << 61}, {"threshold": 1 - (1 << 62)}, {"model": bytes(32)}, {"quorum": 1}],
-    ids=lambda change: "-".join(f"{name}" for name in change),
+    [
+        {"output": 3},
+        {"threshold": 1 << 61},
+        {"threshold": 1 - (1 << 62)},
+        {"model": Reference(7, bytes(32))},
+        {"model": Reference(8, MODEL.leaf)},
+        {"quorum": 1},
+    ],
+    ids=["output", "large threshold", "negative threshold", "leaf", "index", "quorum"],
 )
 def test_the_digest_of_a_trial_holds_each_of_its_terms(trial, chain, change):
     other = make_trial(chain, **change)

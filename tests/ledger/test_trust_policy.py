@@ -128,7 +128,8 @@ class TestTime:
     @given(st.data())
     def test_it_is_the_smallest_time_at_which_the_rule_holds(self, data: st.DataObject) -> None:
         """Against the definition, tried for each time; groups of groups drawn at random."""
-        free, groups, lines = [f"W{i}" for i in range(6)], {}, []
+        free, lines = [f"W{i}" for i in range(6)], list[str]()
+        groups: dict[str, tuple[int, list[str]]] = {}
         while len(free) > 1:
             count = data.draw(st.integers(2, min(3, len(free))))
             members = [free.pop(data.draw(st.integers(0, len(free) - 1))) for _ in range(count)]

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -369,6 +370,18 @@ class TestEvidence:
         asked.refuses(b"old 5\n\n" + LOG.head(entries_of(5, changed=1))[:-1], 400)
         assert asked.kinds() == []
 
+    def test_lines_that_anybody_added_are_not_kept(self, asked: Asked) -> None:
+        junk = [Signature(f"stranger{i}", bytes(4), bytes(1000)) for i in range(90)]
+        asked(encode_request(0, [], with_cosignatures(LOG.head(entries_of(5)), junk)))
+        forked = LOG.head(entries_of(5, changed=1))
+        asked.refuses(encode_request(5, [], with_cosignatures(forked, junk)), 409)
+        ((_, found),) = asked.store.evidence()
+        assert (found.old, found.new) == (LOG.head(entries_of(5)), forked)
+
+    def test_a_log_cannot_make_its_heads_long(self, asked: Asked) -> None:
+        asked.refuses(encode_request(0, [], LOG.head(entries_of(5), "x" * 8192)), 400)
+        assert asked(encode_request(0, [], LOG.head(entries_of(5), "x" * 8000))).status == 200
+
     def test_it_does_not_fill_the_disk(self, asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("ledger.witness_store._MOST_KEPT", {"fork": 3, "unproven": 2})
         asked.cosigns(0, entries_of(5))
@@ -460,6 +473,8 @@ class TestStoredFirst:
         five = asked.store.advance(SIGNER.name, None, head(entries_of(5)), asked.clock)
         assert five is not None
         assert asked.store.advance(SIGNER.name, None, head(entries_of(6)), asked.clock) is None
+        forked = replace(five, root=Tree(entries_of(5, changed=1)).root)
+        assert asked.store.advance(SIGNER.name, forked, head(entries_of(6)), asked.clock) is None
         six = asked.store.advance(SIGNER.name, five, head(entries_of(6)), asked.clock)
         assert asked.store.advance(SIGNER.name, five, head(entries_of(7)), asked.clock) is None
         assert asked.store.last(SIGNER.name) == six
@@ -482,11 +497,16 @@ class TestLatest:
         assert asked.witness.latest(SIGNER.name) == head + COSIGNER.cosign(text_of(head), time).line().encode()
         assert answer.body in (asked.witness.latest(SIGNER.name) or b"")
 
-    def test_a_log_with_a_new_key_has_none_yet(self, asked: Asked) -> None:
+    def test_a_log_with_a_new_key_goes_on_from_its_last_head(self, asked: Asked) -> None:
         asked.cosigns(0, entries_of(5))
-        rekeyed = Witness(asked.store, COSIGNER, {SIGNER.name: Signer(SIGNER.name, bytes(32)).verifier})
-        with pytest.raises(VerificationFailed):
-            rekeyed.latest(SIGNER.name)
+        new = LyingLog(Signer(SIGNER.name, bytes(32)))
+        rekeyed = Witness(asked.store, COSIGNER, {SIGNER.name: new.signer.verifier})
+        latest = rekeyed.latest(SIGNER.name)
+        assert latest is not None
+        assert latest.startswith(LOG.head(entries_of(5)))
+        assert rekeyed.add_checkpoint(new.request(5, entries_of(5, changed=1)), asked.clock).status == 409
+        assert rekeyed.add_checkpoint(LOG.request(5, entries_of(6)), asked.clock).status == 403
+        assert rekeyed.add_checkpoint(new.request(5, entries_of(6)), asked.clock).status == 200
 
 
 class TestConfiguration:
@@ -510,8 +530,8 @@ class TestFolder:
         assert folder.stat().st_mode & 0o777 == 0o700
         for name in ("witness.key", "witness.sqlite"):
             assert (folder / name).stat().st_mode & 0o777 == 0o600
-        for name in (None, "witness.example/w1"):
-            store, again = open_folder(folder, name)
+        for named in (None, "witness.example/w1"):
+            store, again = open_folder(folder, named)
             store.close()
             assert again.verifier == cosigner.verifier
 

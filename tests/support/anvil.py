@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 TOOLS = Path(__file__).resolve().parents[2] / ".tools" / "node_modules"
@@ -30,6 +31,8 @@ KEYS = (
     "7c852118294e51e653712a81e05800f419141751be58f605c371e15141b007a6",
 )
 
+# A shell between: when its standard input ends, because the tests were killed themselves, it stops the chain.
+_WATCHED = ("sh", "-c", '"$@" & chain=$!; cat >/dev/null; kill -9 $chain', "sh")
 _LISTENING = re.compile(r"Listening on 127\.0\.0\.1:(\d+)")
 _START_SECONDS = 30
 _BATCH = 500
@@ -52,6 +55,10 @@ class Anvil:
 
     def __init__(self, process: subprocess.Popen[str], port: int) -> None:
         self._process = process
+        # Nobody else reads on: anvil would block once the pipe is full.
+        self._drain = threading.Thread(target=_drain, args=(process,), daemon=True)
+        self._drain.start()
+        self._client = httpx.Client(timeout=60)
         self.rpc = f"http://127.0.0.1:{port}"
 
     def key(self, number: int = 0) -> Any:
@@ -70,22 +77,18 @@ class Anvil:
 
     def request(self, method: str, *parameters: Any) -> Any:
         """One of anvil's own JSON-RPC methods, such as `anvil_mine`."""
-        import httpx
-
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(parameters)}
-        answer = httpx.post(self.rpc, json=body, timeout=30).json()
+        answer = self._client.post(self.rpc, json=body).json()
         assert "error" not in answer, answer
         return answer["result"]
 
     def accepted(self, calls: Sequence[Mapping[str, str]]) -> list[bool]:
         """Which of these `eth_call`s do not revert; any other failure is an error. Many at a time, for speed."""
-        import httpx
-
         found: dict[int, bool] = {}
         for start in range(0, len(calls), _BATCH):
             numbers = range(start, min(start + _BATCH, len(calls)))
             batch = [{"jsonrpc": "2.0", "id": i, "method": "eth_call", "params": [calls[i], "latest"]} for i in numbers]
-            for answer in httpx.post(self.rpc, json=batch, timeout=60).json():
+            for answer in self._client.post(self.rpc, json=batch).json():
                 if "error" in answer:
                     assert answer["error"]["message"].startswith("execution reverted"), answer
                 found[answer["id"]] = "result" in answer
@@ -93,11 +96,14 @@ class Anvil:
 
     def stop(self) -> None:
         """End the process and whatever it started. Twice does no harm."""
+        self._client.close()
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        self._drain.join()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
         atexit.unregister(self.stop)
 
 
@@ -107,13 +113,14 @@ def start_anvil(*options: str, hardfork: str = "prague") -> Anvil:
     if program is None:
         pytest.skip("anvil, the development chain, is not installed: make anvil")
     process = subprocess.Popen(
-        [str(program), "--port", "0", "--hardfork", hardfork, *options],
+        [*_WATCHED, str(program), "--port", "0", "--hardfork", hardfork, *options],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,  # its own group: stopped whole, and not by an interrupt of the terminal
     )
-    killer = threading.Timer(_START_SECONDS, process.kill)
+    killer = threading.Timer(_START_SECONDS, os.killpg, (process.pid, signal.SIGKILL))
     killer.start()
     printed = []
     assert process.stdout is not None
@@ -122,14 +129,11 @@ def start_anvil(*options: str, hardfork: str = "prague") -> Anvil:
         found = _LISTENING.search(line)
         if found:
             killer.cancel()
-            # Nobody reads on: anvil would block once the pipe is full.
-            threading.Thread(target=_drain, args=(process,), daemon=True).start()
             anvil = Anvil(process, int(found[1]))
             atexit.register(anvil.stop)
             return anvil
     killer.cancel()
-    process.wait()
-    process.stdout.close()
+    process.communicate()
     raise RuntimeError("anvil did not start:\n" + "".join(printed[-20:]))
 
 

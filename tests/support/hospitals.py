@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -35,6 +36,27 @@ STRANGER = private_key(104)
 
 GOVERNANCE = Governance(CHAIN, CONTRACT, 2, KEYS)
 """Two of the three."""
+
+
+PARTS = ("act", "chain", "contract", "origin", "index", "leaf")
+"""What a signature is bound to."""
+
+
+def digest_without(part: str | None) -> Callable[[ApprovalScope, bytes, Reference], bytes]:
+    """`ApprovalScope._digest` with one thing left out."""
+
+    def digest(scope: ApprovalScope, act: bytes, model: Reference) -> bytes:
+        said = {
+            "act": act,
+            "chain": scope.chain.to_bytes(32, "big"),
+            "contract": scope.contract,
+            "origin": sha256(scope.origin.encode()).digest(),
+            "index": model.index.to_bytes(8, "big"),
+            "leaf": model.leaf,
+        }
+        return sha256(b"".join(value for name, value in said.items() if name != part)).digest()
+
+    return digest
 
 
 def signatures(digest: bytes, secrets: Sequence[ec.EllipticCurvePrivateKey]) -> tuple[ApprovalSignature, ...]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from api.client.ledger_report.heads import clock_name, read_archive
+from api.client.ledger_report.csv_file import csv_bytes
+from api.client.ledger_report.heads import clock_name, policy_digest, read_archive
 from api.client.ledger_report.reading import LedgerReading, read_ledger
+from api.client.ledger_report.report import Period, Report, build_report
 from api.client.trust import TrustedLog
 from api.entries import (
     Body,
@@ -47,6 +51,8 @@ NOON = 1_767_268_800
 """2026-01-01T12:00:00Z."""
 HOUR = 3600
 POINT = b"\x80" * 48
+ALWAYS = Period()
+REPORTER = Signer("reporter.example", bytes(range(32)))
 
 
 def digest(text: str) -> bytes:
@@ -241,3 +247,29 @@ def everything() -> ReportLedger:
     ledger.add("stays", "heart-lab", Suspension(*parties, digest("failed again"), "no answer"))
     head()
     return ledger
+
+
+def started() -> ReportLedger:
+    """Parties, a key and a model (entries 0 to 4), nothing published yet."""
+    ledger = ReportLedger()
+    for role, name in (("server", "server"), ("clinic", "st-anna"), ("owner", "heart-lab")):
+        ledger.party(role, name)
+    ledger.add("key", "st-anna", key())
+    ledger.add("model", "heart-lab", model())
+    return ledger
+
+
+# -- reports ----------------------------------------------------------------------------------------------------------
+
+
+def report_of(
+    ledger: ReportLedger, period: Period = ALWAYS, clinic: str | None = None, witnessed: bool = False
+) -> Report:
+    digest = policy_digest(ledger.policy) if witnessed else None
+    return build_report(ledger.read(witnessed=witnessed), period, clinic, digest)
+
+
+def cells(report: Report) -> list[dict[str, str]]:
+    """The CSV, read as a spreadsheet does."""
+    text = csv_bytes(report).decode("utf-8-sig")
+    return list(csv.DictReader(io.StringIO(text, newline="")))

@@ -157,6 +157,9 @@ def serving(answer: Callable[[str], Answer | bytes | None]) -> Iterator[str]:
     class Server(ThreadingHTTPServer):
         request_queue_size = 64
 
+        def handle_error(self, request: object, client_address: object) -> None:
+            pass  # readers hang up on what is too large
+
     server = Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

@@ -10,10 +10,11 @@ from hashlib import sha256
 from typing import Any
 
 from api.client.enrolment import Case, CommitteeMember, Enrolment, Share, SignedEnrolment, TrialTerms, combine
+from api.entries import Reference
 from privacy.zk.bls import SecretKey, public_key_eip2537, signature_eip2537
 
 ORIGIN = "ledger.example/trial"
-MODEL = sha256(b"leaf of a model").digest()
+MODEL = Reference(7, sha256(b"leaf of a model").digest())
 THRESHOLD = -5
 
 
@@ -106,9 +107,14 @@ def deploy(chain: Any, artefact: Any = None, **changes: Any) -> Any:
     from ledger.anchors.evm import Artefact
     from ledger.anchors.trial import TrialContract
 
-    values = {"model": MODEL, "output": 0, "threshold": THRESHOLD, "quorum": 2, **changes}
-    order = [values[name] for name in ("model", "output", "threshold", "quorum")]
-    made, _ = chain.deploy(artefact or Artefact.load("TrialEnrolment"), sha256(ORIGIN.encode()).digest(), *order)
+    values: dict[str, Any] = {"model": MODEL, "output": 0, "threshold": THRESHOLD, "quorum": 2, **changes}
+    made, _ = chain.deploy(
+        artefact or Artefact.load("TrialEnrolment"),
+        sha256(ORIGIN.encode()).digest(),
+        values["model"].index,
+        values["model"].leaf,
+        *(values[name] for name in ("output", "threshold", "quorum")),
+    )
     return TrialContract(made)
 
 

@@ -2,7 +2,7 @@
 
 A spreadsheet runs a cell that begins like a formula, so names that others chose are made harmless: an apostrophe is put
 before =, +, - and @ at the beginning of a cell, and also behind a character at which a spreadsheet set to another
-language may split the line.
+language may split the line; blanks and quotes between them do not help.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ COLUMNS: Final = (
     "leaf_sha256",
 )
 
-_FORMULA: Final = re.compile(r"(^|[;,|\t])(\s*)(?=[=+\-@＝＋－＠])")
+_FORMULA: Final = re.compile(r"""(^|[;,|\t])([\s"']*)(?=[=+\-@＝＋－＠])""")
 _BOM: Final = "\ufeff"
 
 

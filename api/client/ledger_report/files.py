@@ -70,8 +70,8 @@ def decode_heads(data: bytes) -> list[bytes]:
         lines = data.decode("ascii").split("\n")
     except UnicodeDecodeError:
         raise DecodeError(_HEADS, "not ASCII") from None
-    if lines.pop() or not lines:
-        raise DecodeError(_HEADS, "empty, or no newline at the end")
+    if lines.pop() or not all(lines) or not lines:
+        raise DecodeError(_HEADS, "has an empty line, or no newline at the end")
     if max(map(len, lines)) > 2 * MAX_NOTE_BYTES:
         raise DecodeError(_HEADS, "a line is too long")
     try:

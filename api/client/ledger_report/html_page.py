@@ -25,15 +25,17 @@ _STYLE: Final = """
 *{box-sizing:border-box}body{margin:0;background:var(--back);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
 main{max-width:78rem;margin:0 auto;padding:1.5rem}section{background:var(--paper);border:1px solid var(--line);
 border-radius:10px;padding:1.1rem 1.4rem;margin:1.1rem 0}h1{font-size:1.65rem;margin:.2rem 0}h2{font-size:1.2rem;
-margin:.1rem 0 .6rem}p{margin:.4rem 0}.lead,.soft{color:var(--soft)}.lead{margin-bottom:1rem}
-.tiles{display:flex;gap:1rem;flex-wrap:wrap}.tile{flex:1 1 11rem;border:1px solid var(--line);border-radius:10px;
+margin:.1rem 0 .6rem}h3{font-size:1rem;margin:1.3rem 0 .3rem}p{margin:.4rem 0}.lead,.soft{color:var(--soft)}
+.lead{margin-bottom:1rem}.told td:nth-child(4){min-width:19rem}.tiles{display:flex;gap:1rem;flex-wrap:wrap}
+.tile{flex:1 1 11rem;border:1px solid var(--line);border-radius:10px;
 padding:.8rem 1rem;background:var(--paper)}.tile b{display:block;font-size:1.5rem}.tile span{color:var(--soft);
 font-size:.9rem}.good{color:var(--good)}.bad{color:var(--bad)}
 table{border-collapse:collapse;width:100%;font-size:.9rem}th,td{text-align:left;padding:.35rem .6rem;
 border-bottom:1px solid var(--line);vertical-align:top}th{color:var(--soft);font-weight:600;position:sticky;top:0;
-background:var(--paper)}td{overflow-wrap:anywhere}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
+background:var(--paper)}td{overflow-wrap:anywhere;min-width:7rem}
+td.n,th.n{min-width:0;text-align:right;font-variant-numeric:tabular-nums}
 td.t{white-space:nowrap;font-variant-numeric:tabular-nums}tr.flagged td:first-child{box-shadow:inset 3px 0 var(--bad)}
-td.w{min-width:16rem}.wide{overflow-x:auto}code{font:.88em/1.4 ui-monospace,monospace;overflow-wrap:anywhere}
+.wide{overflow-x:auto}code{font:.88em/1.4 ui-monospace,monospace;overflow-wrap:anywhere}
 .flag{display:inline-block;background:var(--badback);color:var(--bad);border-radius:5px;padding:0 .4rem;margin:0 .25rem
 .1rem 0;font-size:.85em;white-space:nowrap}
 svg{width:100%;height:auto;display:block}svg text{fill:currentColor;font:12px system-ui,sans-serif}
@@ -59,10 +61,10 @@ def html_bytes(report: Report) -> bytes:
             _flagged(report),
             _uses(report),
             _who(report),
-            _everything(report),
             f"<section><h2>What was checked</h2>{_list(summary(report))}</section>",
             f"<section><h2>What is not in this report</h2>{_list(LIMITS)}</section>",
             _check(report),
+            _everything(report),
             "</main></body></html>\n",
         ]
     ).encode("utf-8")
@@ -76,11 +78,11 @@ def heading(report: Report) -> str:
     else:
         start = "the beginning" if period.start is None else time_text(period.start)
         end = "the newest entry" if period.end is None else time_text(period.end)
-        text = f"Entries from {start} to {end}"
-    about = f" that concern the clinic {report.clinic}" if report.clinic is not None else ""
-    state = f"as the ledger stood with {head.size:,} entries"
+        text = f"Entries that became public, or may have, from {start} to {end}"
+    about = f", as far as they concern the clinic {report.clinic}" if report.clinic is not None else ""
+    state = f"read when the ledger had {head.size:,} entries"
     seen = f", by {time_text(report.head_time)}" if report.head_time is not None else ""
-    return f"{text}{about}, {state}{seen}."
+    return f"{text}{about}; {state}{seen}."
 
 
 def summary(report: Report) -> list[str]:
@@ -164,13 +166,18 @@ def _flagged(report: Report) -> str:
     if not rows:
         return ""
     head = ("entry", "when (UTC)", "who", "what", "why")
-    return f"<section><h2>To look at</h2>{_table(head, rows)}{_rest(len(report.flagged))}</section>"
+    return f"<section><h2>To look at</h2>{_table(head, rows, told=True)}{_rest(len(report.flagged))}</section>"
 
 
 def _uses(report: Report) -> str:
     uses = report.uses
     if not uses:
         return "<section><h2>Use of records</h2><p>No records were used.</p></section>"
+    totals = [
+        f"<tr><td>{escape(one.clinic)}</td><td>{escape(one.model)}</td><td>{escape(one.owner)}</td>"
+        f"<td class=n>{one.uses:,}</td><td class=n>{one.patients:,}</td><td class=n>{one.flagged or ''}</td></tr>"
+        for one in report.totals
+    ]
     shown = Counter(index for row in report.rows if row.kind == Disclosure.KIND for index in row.about)
     rows = []
     for row in uses[:MOST_ROWS]:
@@ -192,7 +199,9 @@ def _uses(report: Report) -> str:
         "how many single answers the clinic showed to others, as far as they are in this report. Requests that were "
         "refused never reached the ledger.</p>"
     )
-    return f"<section><h2>Use of records</h2>{note}{_table(head, rows, {0, 4, 8})}{_rest(len(uses))}</section>"
+    sums = _table(("clinic", "model", "its owner", "uses", "patients' answers", "to look at"), totals, {3, 4, 5})
+    listed = f"<h3>One by one</h3>{_table(head, rows, {0, 4, 8})}{_rest(len(uses))}"
+    return f"<section><h2>Use of records</h2>{note}{sums}{listed}</section>"
 
 
 def _who(report: Report) -> str:
@@ -224,7 +233,7 @@ def _everything(report: Report) -> str:
     note = (
         "<p class=soft>When: by witnesses if a policy was given, else by the server's clock; report.csv has both.</p>"
     )
-    return f"<section><h2>Every entry</h2>{note}{_table(head, rows)}{_rest(len(report.rows))}</section>"
+    return f"<section><h2>Every entry</h2>{note}{_table(head, rows, told=True)}{_rest(len(report.rows))}</section>"
 
 
 def _check(report: Report) -> str:
@@ -254,9 +263,10 @@ def _when(row: Row) -> str:
     return escape(when(row.best.after, row.best.by)).replace(" to ", "<br>")
 
 
-def _table(head: Sequence[str], rows: Sequence[str], numbers: Container[int] = (0,)) -> str:
+def _table(head: Sequence[str], rows: Sequence[str], numbers: Container[int] = (0,), told: bool = False) -> str:
+    """`told`: the fourth column is a sentence."""
     top = "".join(f"<th{' class=n' if i in numbers else ''}>{escape(text)}</th>" for i, text in enumerate(head))
-    return f'<div class="wide"><table><tr>{top}</tr>{"".join(rows)}</table></div>'
+    return f'<div class="wide"><table{" class=told" if told else ""}><tr>{top}</tr>{"".join(rows)}</table></div>'
 
 
 def _rest(count: int) -> str:

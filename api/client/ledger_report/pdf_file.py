@@ -29,6 +29,7 @@ __all__ = ["MOST_ROWS", "check_installed", "pdf_bytes", "sign_pdf_with_file", "s
 MOST_ROWS: Final = 1_000
 """Rows of one table in the PDF; report.csv has all of them."""
 
+_MOST_LETTERS: Final = 400
 _INK: Final = (27, 39, 51)
 _SOFT: Final = (90, 107, 123)
 _BAR: Final = (37, 99, 168)
@@ -75,18 +76,25 @@ def pdf_bytes(report: Report) -> bytes:
         _table(paper, ("entry", "when (UTC)", "who", "what", "why"), (6, 18, 16, 34, 40), _flagged(report))
     _heading(paper, "Use of records")
     _text(paper, "A server takes a request only from the clinic of the records; the request itself is not logged.", 8.5)
+    totals = [
+        (one.clinic, one.model, one.owner, f"{one.uses:,}", f"{one.patients:,}", f"{one.flagged or ''}")
+        for one in report.totals
+    ]
+    sums = ("clinic", "model", "its owner", "uses", "patients' answers", "to look at")
+    _table(paper, sums, (20, 24, 20, 8, 12, 8), totals)
+    paper.ln(4)
     titles = ("entry", "when (UTC)", "clinic", "its records", "patients", "model and owner", "outcome")
     _table(paper, titles, (6, 18, 16, 10, 8, 28, 34), _uses(report))
     _heading(paper, "Who")
     who = [(w.name, w.role, str(w.entry), w.key.hex(), str(w.entries)) for w in report.who]
     _table(paper, ("party", "role", "entry", "SHA-256 of its key", "entries here"), (22, 8, 6, 54, 10), who)
-    _heading(paper, "Every entry")
-    all_titles = ("entry", "when (UTC)", "who", "what", "about", "outcome")
-    _table(paper, all_titles, (6, 18, 16, 40, 8, 34), _everything(report))
     for title, sentences in (("What was checked", summary(report)), ("What is not in this report", LIMITS)):
         _heading(paper, title)
         for sentence in sentences:
             _text(paper, f"- {sentence}", 8.5)
+    _heading(paper, "Every entry")
+    all_titles = ("entry", "when (UTC)", "who", "what", "about", "outcome")
+    _table(paper, all_titles, (6, 18, 16, 40, 8, 34), _everything(report))
     return bytes(paper.output())
 
 
@@ -169,6 +177,12 @@ def _latin(text: str) -> str:
     return "".join(c if c.isprintable() and ord(c) < 256 else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def _short(text: str) -> str:
+    """A text in a cell: a row must fit on a page. report.csv has all of it."""
+    shown = _latin(text)
+    return shown if len(shown) <= _MOST_LETTERS else f"{shown[: _MOST_LETTERS - 3]}..."
+
+
 def _text(paper: FPDF, text: str, size: float, *, bold: bool = False, colour: tuple[int, int, int] = _INK) -> None:
     paper.set_font("Helvetica", style="B" if bold else "", size=size)
     paper.set_text_color(*colour)
@@ -190,13 +204,14 @@ def _table(paper: FPDF, head: Sequence[str], widths: Sequence[int], rows: Sequen
     paper.set_font("Helvetica", size=7.5)
     paper.set_text_color(*_INK)
     paper.set_draw_color(216, 224, 231)
+    paper.set_fill_color(255)
     with paper.table(
         col_widths=tuple(widths), line_height=3.8, padding=0.8, text_align="LEFT", borders_layout="HORIZONTAL_LINES"
     ) as table:
         for row in (head, *rows[:MOST_ROWS]):
             line = table.row()
             for cell in row:
-                line.cell(_latin(cell))
+                line.cell(_short(cell))
     if len(rows) > MOST_ROWS:
         _text(paper, f"The first {MOST_ROWS:,} of {len(rows):,}; report.csv has all.", 8.5)
 

@@ -22,19 +22,19 @@ from privacy.errors import UsageError
 __all__ = ["LIMITS", "Period", "Report", "Who", "build_report", "time_text", "when"]
 
 LIMITS: Final = (
-    "Only what was logged. A request that the server refused, an answer that was never logged, and a session that "
-    "neither party reported left no entry, so they are not here.",
-    "Who asked. A server takes requests only from the clinic that committed the records, and logs the answer in its "
-    "own name; the request itself is not on the ledger.",
-    "Who read. The ledger does not know who fetched an entry, a bundle or this report, or which member of a clinic's "
+    "What was not logged: a request that the server refused, an answer that it did not log, a session that neither "
+    "party reported. They left no entry.",
+    "The request itself: a server takes requests only from the clinic that committed the records, and logs the answer "
+    "in its own name.",
+    "Who read: the ledger does not know who fetched an entry, a bundle or this report, or which member of a clinic's "
     "staff used its key.",
-    "No values. The ledger holds commitments and digests: neither measurements nor answers nor names of patients are "
-    "on it.",
-    "Whether the proofs hold. Signatures and the rules of the ledger were checked here; the proof of an answer is "
-    "checked on its bundle, with sealproof verify.",
-    "Exact times. Each is a pair: the newest published head without the entry was cosigned at the first, the first "
-    "head with it by the second. The server may have taken an entry a little before the first. The server's own clock "
-    "is its word alone; witnesses answer for theirs.",
+    "Values: the ledger holds commitments and digests. Neither measurements nor answers nor names of patients are on "
+    "it.",
+    "Whether proofs hold: signatures and the rules of the ledger were checked here. The proof of an answer is checked "
+    "on its bundle, with sealproof verify.",
+    "Exact times: each is a pair. The newest published head without the entry was cosigned at the first, the first "
+    "head with it by the second; the server may have taken the entry a little before the first. The server's own clock "
+    "is its word alone, witnesses answer for theirs.",
 )
 """What no report of a ledger can show."""
 
@@ -71,6 +71,18 @@ class Who:
     entries: int
 
 
+@dataclass(frozen=True, slots=True)
+class Total:
+    """How often records of a clinic were used by a model, for how many patients in all, and how much is flagged."""
+
+    clinic: str
+    model: str
+    owner: str
+    uses: int
+    patients: int
+    flagged: int
+
+
 @dataclass(frozen=True)
 class Report:
     """Everything that the files say. `policy` is the digest of the witness policy (`policy_digest`), if one was used.
@@ -90,6 +102,25 @@ class Report:
     dated: int
     steps: Sequence[ClockStep]
     head_time: int | None
+
+    @property
+    def totals(self) -> list[Total]:
+        """Uses of records by clinic and model, by name; sessions without an answer have no model."""
+        groups: dict[tuple[str, str, int], list[Row]] = {}
+        for row in self.uses:
+            index = row.said.model_entry
+            groups.setdefault((row.said.clinic, row.said.model, -1 if index is None else index), []).append(row)
+        return [
+            Total(
+                clinic,
+                model or "(no answer)",
+                self.owners.get(index, ""),
+                len(rows),
+                sum(row.said.patients or 0 for row in rows),
+                sum(bool(row.flags) for row in rows),
+            )
+            for (clinic, model, index), rows in sorted(groups.items())
+        ]
 
     @property
     def flagged(self) -> list[Row]:

@@ -13,8 +13,10 @@
 # EIP-2537. Every digest is SHA-256 of a tag and fields of 32 bytes (the contract's address: 20), numbers big-endian:
 #
 #   committee  c_0 = 0,  c_(i+1) = H(c_i, key_i)                                           key: 256 bytes
-#   trial      H("sealproof/trial/v1\n", chain, contract, origin, model, output, threshold, quorum, members, committee)
+#   trial      H("sealproof/trial/v1\n", chain, contract, origin, index, model, output, threshold, quorum, members,
+#                committee)
 #   nonce      H("sealproof/trial-nonce/v1\n", trial, case, blinding)
+#   handle     H("sealproof/trial-handle/v1\n", trial, blinded handle of the record)      computed by the committee
 #   message    H("sealproof/enrolment/v1\n", trial, prediction, disclosure, handle, nonce)
 
 event MemberAdded:
@@ -67,8 +69,13 @@ MINUS_G2: constant(Bytes[256]) = x"00000000000000000000000000000000024aa2b2f08f0
 ORGANISER: public(immutable(address))
 CHAIN: immutable(uint256)
 
-# SHA-256 of the ledger's origin; leaf of the model's entry on it; the model's output; least answer, in grid steps.
+# Where a search for events begins.
+FIRST_BLOCK: public(immutable(uint256))
+
+# SHA-256 of the ledger's origin; index and leaf of the model's entry on it; the model's output; least answer, in grid
+# steps of the model.
 ORIGIN: public(immutable(bytes32))
+INDEX: public(immutable(uint256))
 MODEL: public(immutable(bytes32))
 OUTPUT: public(immutable(uint256))
 THRESHOLD: public(immutable(int256))
@@ -88,11 +95,13 @@ enrolled: public(HashMap[bytes32, bool])
 
 
 @deploy
-def __init__(origin: bytes32, model: bytes32, output: uint256, threshold: int256, quorum: uint256):
+def __init__(origin: bytes32, index: uint256, model: bytes32, output: uint256, threshold: int256, quorum: uint256):
     assert quorum >= 1 and quorum <= MAX_MEMBERS, "the quorum is from 1 to 64"
     ORGANISER = msg.sender
     CHAIN = chain.id
+    FIRST_BLOCK = block.number
     ORIGIN = origin
+    INDEX = index
     MODEL = model
     OUTPUT = output
     THRESHOLD = threshold
@@ -136,6 +145,7 @@ def seal():
             convert(CHAIN, bytes32),
             convert(self, bytes20),
             ORIGIN,
+            convert(INDEX, bytes32),
             MODEL,
             convert(OUTPUT, bytes32),
             convert(THRESHOLD, bytes32),
