@@ -34,7 +34,8 @@ class LedgerReport:
     anchors: Sequence[str]
     gas: Sequence[int]
     caught: Sequence[Caught]
-    evidence: int
+    convictions: int
+    """Pairs of signed heads, kept by the monitor, that cannot both be true."""
 
     @property
     def tamperings(self) -> list[Tampering]:
@@ -51,7 +52,7 @@ def render_ledger(report: LedgerReport) -> str:
     rows = [
         (
             escape(lie.what),
-            *(f'<code class="bad">{escape(lie.by[who])}</code>' if lie.by.get(who) else "" for who in watchers),
+            *(f'<span class="bad">{escape(lie.by[who])}</span>' if lie.by.get(who) else "" for who in watchers),
         )
         for lie in report.caught
     ]
@@ -72,6 +73,7 @@ def render_ledger(report: LedgerReport) -> str:
         "<section><h2>The server turns crooked</h2><p>It still has the log's key. Each lie is caught by whoever could "
         "know better; an empty place means that this one alone could not.</p>"
         f"{table(['the server', *watchers], rows)}"
-        f"<p>{report.evidence} pairs of signed heads that cannot both be true were kept. Anybody can check them, and "
-        "they convict the server without the word of a witness.</p></section>"
+        f"<p>The monitor kept {report.convictions} pairs of signed heads that cannot both be true. Anybody can check "
+        "them (<code>sealproof ledger evidence</code>), and they convict the server without the word of a "
+        "witness.</p></section>"
     )

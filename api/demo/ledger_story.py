@@ -57,6 +57,7 @@ class _Story:
         self._clock = Clock()
         self._origin = f"demo-{secrets.token_hex(4)}.localhost/ledger"
         self._gas: list[int] = []
+        self._convictions = 0
 
     def tell(self) -> LedgerReport:
         self._start()
@@ -69,7 +70,7 @@ class _Story:
             anchors=[anchor.name for anchor in self._anchors],
             gas=self._gas,
             caught=caught,
-            evidence=len(list((self._state / "monitor" / "evidence").glob("*"))),
+            convictions=self._convictions,
         )
 
     # -- honest --------------------------------------------------------------------------------------------------------
@@ -220,6 +221,7 @@ class _Story:
         shutil.copytree(lie.folder, shown)
         with open_tiles(str(shown)) as view:
             found = Monitor([view], self._trusted, self._state / "monitor").check(whole=True)
+        self._convictions += found.convicted
         return found.findings[0].check if found.findings else ""
 
     def _contract(self, lie: Lie, honest: list[bytes]) -> str:

@@ -44,11 +44,13 @@ MODEL = Reference(3, bytes(range(32)))
 # -- the ledger -------------------------------------------------------------------------------------------------------
 
 
-def test_approvals_are_found_by_model_and_head(story: bundles.Story) -> None:
-    world, model = story.world, story.model.reference
+def test_approvals_are_found_by_model_and_head(tmp_path: Path) -> None:
+    world = bundles.World(tmp_path)
+    server, owner = world.register("server", "scores.example"), world.register("owner", "heart-lab")
+    model = world.append(owner, bundles.model_material().body()).reference
     before = world.log.size
-    first = world.append(story.owner, approval(model, ORIGIN))
-    second = world.append(story.server, approval(model, ORIGIN, HOSPITALS))
+    first = world.append(owner, approval(model, ORIGIN))
+    second = world.append(server, approval(model, ORIGIN, HOSPITALS))
     registry = Registry.read(world.log)
     assert registry.origin == ORIGIN
     assert [found.reference for found in registry.approvals_of(model)] == [first.reference, second.reference]

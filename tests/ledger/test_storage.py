@@ -13,6 +13,7 @@ from ledger import CorruptLog, Log, LogLocked, Signer, StorageError, UsageError,
 from ledger.merkle import Frontier, leaf_hash
 from ledger.storage.base import Batch
 from ledger.storage.sqlite import SqliteStorage
+from tests.support.faulty import FaultyStorage
 
 ENTRIES = [f"entry {i}".encode() for i in range(11)]
 
@@ -76,6 +77,24 @@ class TestOneWriter:
         with pytest.raises(CorruptLog):
             log.append(b"y")
         assert log.head() == before
+
+    def test_growth_by_another_program_is_not_taken_for_an_append_of_its_own_that_failed(
+        self, log_path: Path, signer: Signer
+    ) -> None:
+        """As when the lock file was deleted: what is stored is a good log, and not what this writer left."""
+        Log.create(log_path, signer).close()
+        faulty = FaultyStorage(SqliteStorage.open(log_path))
+        with Log.on(faulty, signer.verifier, signer) as log:
+            log.append(b"x")
+            faulty.fail = "not persisted"
+            with pytest.raises(StorageError):
+                log.append(b"y")
+            Path(f"{log_path}.lock").unlink()
+            with Log.open(log_path, signer) as other:
+                other.append(b"z")
+            with pytest.raises(CorruptLog, match="neither"):
+                log.append(b"y")
+            assert len(faulty.signed) == 2
 
 
 class TestAllOrNothing:
