@@ -25,7 +25,7 @@ from ledger.errors import LedgerError, VerificationFailed
 from ledger.note import Note, Signature
 from ledger.trust_policy import TlogPolicy
 
-__all__ = ["Publisher", "clock_name"]
+__all__ = ["Publisher"]
 
 _POLL_SECONDS: Final = 0.05
 _AGAIN_SECONDS: Final = 10.0
@@ -35,11 +35,6 @@ _LOOKED_AT: Final = 64
 _ATTEMPTS: Final = 3
 """A witness that knows another size than we thought tells it, and is asked again."""
 _LOGGER: Final = logging.getLogger("sealproof.publishing")
-
-
-def clock_name(origin: str) -> str:
-    """The name under which a server cosigns its own heads, with the key of its party entry."""
-    return f"{origin}/clock"
 
 
 class Publisher:

@@ -22,11 +22,11 @@ from pathlib import Path
 from types import TracebackType
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from ledger.storage.locate import LogPlace, open_or_create
 
 from api.approval_gate import approval_gate
 from api.binding import parameters_of
 from api.blobs import BlobStore
+from api.clock import clock_name
 from api.entries import (
     JointPrediction,
     Key,
@@ -58,7 +58,7 @@ from api.limits import RateLimiter
 from api.nonces import NonceStore
 from api.policy import check_cap, check_use
 from api.prediction import Context, PlannedProof, attest, check_entry_size, plan_proofs, predict, write_bundle
-from api.publishing import Publisher, clock_name
+from api.publishing import Publisher
 from api.registry import Logged, Registry
 from api.settings import Settings
 from api.signing import (
@@ -74,6 +74,7 @@ from api.witness.client import clients_of
 from ledger import Log, Signer
 from ledger.cosignature import Cosigner
 from ledger.errors import LogLocked
+from ledger.storage.locate import LogPlace, open_or_create
 from ledger.trust_policy import TlogPolicy
 from privacy.ckks.canonical import encode_input
 from privacy.ckks.exposure import model_bits

@@ -41,7 +41,8 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 import matplotlib  # noqa: E402
 from measure import Step, interleave, machine, peak_rss_mb, summary, versions  # noqa: E402
 
-from api.publishing import Publisher, clock_name  # noqa: E402
+from api.clock import clock_name  # noqa: E402
+from api.publishing import Publisher  # noqa: E402
 from ledger import Log, Signer  # noqa: E402
 from ledger.checkpoint import Checkpoint, sign_checkpoint  # noqa: E402
 from ledger.cosignature import Cosigner  # noqa: E402

@@ -173,7 +173,7 @@ class _Check:
         served = _tile_hashes(self._fetch, level, number, width, data)
         if level == 0:
             self._compare_leaves(path, number, served)
-            self._edge[0] = served
+            self._edge[0] = self._bundle[2]
         else:
             _compare(path, served, self._edge[level], number * _WIDTH, "what lies below gives")
         self._done("tile", path, b"".join(served), width, checked)
@@ -202,18 +202,15 @@ class _Check:
 
     def _compare_leaves(self, path: str, number: int, served: list[bytes]) -> None:
         bundle, _, leaves = self._bundle
-        known = self._edge[0] if number == self._old.size // _WIDTH else []
-        if served != leaves and self._supported(number, served, known) and not self._supported(number, leaves, known):
+        if served != leaves and self._supported(number, served):
             _compare(bundle, leaves, served, number * _WIDTH, f"{path} and the tree above it say", "entries.hash")
         _compare(path, served, leaves, number * _WIDTH, f"{bundle} gives")
-        if known and leaves[: len(known)] != known:
-            # Both files were changed alike. The tree that was known before knows better.
-            _compare(bundle, leaves[: len(known)], known, number * _WIDTH, "the known tree has", "entries.hash")
+        known = self._edge[0] if number == self._old.size // _WIDTH else []
+        # Both may have been changed alike since the edge was read. What was known before knows better.
+        _compare(bundle, leaves[: len(known)], known, number * _WIDTH, "the known tree has", "entries.hash")
 
-    def _supported(self, number: int, hashes: list[bytes], known: list[bytes]) -> bool:
-        """Whether the rest of the tree agrees with these leaves."""
-        if hashes[: len(known)] != known:
-            return False
+    def _supported(self, number: int, hashes: list[bytes]) -> bool:
+        """Whether the tree above these leaves agrees with them."""
         if len(hashes) < _WIDTH:
             return _root_of_edge([hashes, *self._edge[1:]]) == self._root
         above, place = divmod(number, _WIDTH)
@@ -315,15 +312,14 @@ def _subtrees(start: int, stop: int) -> list[tuple[int, int]]:
 
 def _root(nodes: list[tuple[tuple[int, int], bytes]]) -> bytes:
     """Root of a tree from perfect subtrees, from the left, that make it up."""
-    stack: list[tuple[int, int, bytes]] = []
-    for (level, index), hash_ in nodes:
-        while stack and index % 2 and stack[-1][:2] == (level, index - 1):
-            hash_ = _node(stack.pop()[2], hash_)
-            level, index = level + 1, index // 2
-        stack.append((level, index, hash_))
-    root = stack.pop()[2]
+    stack: list[bytes] = []
+    for (_, index), hash_ in nodes:
+        while index % 2:  # a right child, whose left sibling was completed just before
+            index, hash_ = index // 2, _node(stack.pop(), hash_)
+        stack.append(hash_)
+    root = stack.pop()
     while stack:
-        root = _node(stack.pop()[2], root)
+        root = _node(stack.pop(), root)
     return root
 
 
@@ -389,7 +385,7 @@ def _leaves(path: str, data: bytes, first: int, width: int) -> tuple[list[bytes]
     for index in range(first, first + width):
         start = at + 2
         end = start + int.from_bytes(data[at:start], "big")
-        if len(data) < start or len(data) < end:
+        if len(data) < end:
             raise FileRefused("entries.form", path, f"entry {index} is cut off after {len(data)} bytes")
         leaves.append(hashlib.sha256(b"\x00" + data[start:end]).digest())
         at = end

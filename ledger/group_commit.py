@@ -1,7 +1,7 @@
 """The queue behind group commit: appends that arrive while the disk is busy go to it together, with one flush.
 
-Whoever holds the log's writing lock takes what waits and integrates it as one batch; the others find their tickets
-settled when they get the lock. One ticket is one caller's append: all of its entries, next to each other, or none.
+A ticket is one caller's append: all of its entries, next to each other, or none. The first caller leads: it integrates
+what waits as one batch, tells the others what came of it, and hands the lead to the first of those who came meanwhile.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ MAX_BATCH_BYTES: Final = 16 << 20
 class Ticket:
     """One caller's entries and, once settled, the index of the first of them or what went wrong."""
 
-    __slots__ = ("_error", "_first", "bytes", "entries", "leaves")
+    __slots__ = ("_error", "_first", "_woken", "bytes", "entries", "leads", "leaves")
 
     def __init__(self, entries: Sequence[bytes], leaves: Sequence[bytes]) -> None:
         self.entries = entries
         self.leaves = leaves
         self.bytes = sum(map(len, entries))
+        self.leads = False
+        self._woken = threading.Event()
         self._first: int | None = None
         self._error: BaseException | None = None
 
@@ -37,14 +39,25 @@ class Ticket:
         """Whether the outcome is known to this ticket's holder, good or bad."""
         return self._first is not None or self._error is not None
 
+    def wait(self) -> None:
+        """Until the ticket is settled, or its caller has to lead."""
+        self._woken.wait()
+
+    def lead(self) -> None:
+        """It is this ticket's caller that integrates the next batch."""
+        self.leads = True
+        self._woken.set()
+
     def succeed(self, first: int) -> None:
         """The entries are durable at first, first + 1, ..."""
         self._first = first
+        self._woken.set()
 
     def fail(self, error: BaseException) -> None:
         """Nothing is known to be stored. Without effect on a ticket that was settled before."""
         if not self.settled:
             self._error = error
+            self._woken.set()
 
     def result(self) -> int:
         """The index of the first entry. Raises the batch's error, as an object of this caller's own."""
@@ -60,37 +73,43 @@ class Ticket:
 
 
 class TicketQueue:
-    """Tickets that wait, in the order of their arrival. Safe to use from many threads."""
+    """Tickets that wait, in the order of their arrival, and at most one caller that leads. Used from many threads.
+
+    Tickets stay here until they are settled, so that none is lost when a leader is interrupted.
+    """
 
     def __init__(self) -> None:
         self._waiting: deque[Ticket] = deque()
         self._guard = threading.Lock()
+        self._led = False
 
     def put(self, ticket: Ticket) -> None:
-        """Wait at the end."""
+        """Wait at the end, and lead when nobody does: then it is the first."""
         with self._guard:
             self._waiting.append(ticket)
+            if not self._led:
+                self._led = True
+                ticket.lead()
 
-    def holds(self, ticket: Ticket) -> bool:
-        """Whether the ticket still waits."""
-        with self._guard:
-            return ticket in self._waiting
-
-    def withdraw(self, ticket: Ticket) -> None:
-        """No longer wait. Without effect when the ticket was taken."""
-        with self._guard:
-            if ticket in self._waiting:
-                self._waiting.remove(ticket)
-
-    def take(self) -> list[Ticket]:
+    def batch(self) -> list[Ticket]:
         """The next batch: tickets from the front, as many as the limits allow, one at least unless none waits."""
-        taken: list[Ticket] = []
+        found: list[Ticket] = []
         entries = size = 0
         with self._guard:
-            while self._waiting:
-                ticket = self._waiting[0]
+            for ticket in self._waiting:
                 entries, size = entries + len(ticket.entries), size + ticket.bytes
-                if taken and (entries > MAX_BATCH_ENTRIES or size > MAX_BATCH_BYTES):
+                if found and (entries > MAX_BATCH_ENTRIES or size > MAX_BATCH_BYTES):
                     break
-                taken.append(self._waiting.popleft())
-        return taken
+                found.append(ticket)
+        return found
+
+    def leave(self, ticket: Ticket) -> None:
+        """The ticket's caller goes. Settled tickets go with it, and when it led, the first that waits leads now."""
+        with self._guard:
+            if ticket.leads:
+                self._waiting = deque(other for other in self._waiting if other is not ticket and not other.settled)
+                self._led = bool(self._waiting)
+                if self._led:
+                    self._waiting[0].lead()
+            elif ticket in self._waiting:
+                self._waiting.remove(ticket)

@@ -25,7 +25,6 @@ from ledger.errors import (
     EntryTooLarge,
     NotInLog,
     RootMismatch,
-    StorageError,
     UsageError,
     VerificationFailed,
 )
@@ -325,33 +324,27 @@ class Log:
         self.close()
 
     def _wait_for(self, ticket: Ticket, signer: Signer) -> None:
-        """Queue the ticket; when it is this thread's turn and nobody has settled it, integrate all that wait."""
+        """Queue the ticket until it is settled; when it is this thread's part to lead, integrate all that wait."""
         self._queue.put(ticket)
         try:
-            with self._turn:
-                while not ticket.settled:
-                    if not self._queue.holds(ticket):
-                        raise StorageError("the append was broken off: look at the size of the log")
-                    try:
-                        self._serve(signer)
-                    except Exception:
-                        if ticket.settled:
-                            raise
-                        # A batch before this ticket's failed; its callers are told.
-        except BaseException:
-            self._queue.withdraw(ticket)
-            raise
+            ticket.wait()
+            if not ticket.settled:
+                self._serve(signer)
+        finally:
+            self._queue.leave(ticket)
 
     def _serve(self, signer: Signer) -> None:
-        """Integrate the next batch of the queue. Whatever happens, each of its tickets is settled then."""
+        """Integrate the next batch of the queue. Raises what went wrong, and tells it to every ticket of the batch."""
         tickets: list[Ticket] = []
         try:
             with self.exclusive():
-                tickets = self._queue.take()
+                tickets = self._queue.batch()
                 self._integrate(tickets, signer)
         except BaseException as error:
-            # When nothing was taken the log itself was out of reach: true for everybody who waits for it.
-            for ticket in tickets or self._queue.take():
+            if not tickets and isinstance(error, Exception):
+                # The log itself is out of reach: that is true for everybody who waits for it.
+                tickets = self._queue.batch()
+            for ticket in tickets:
                 ticket.fail(error)
             raise
 

@@ -23,7 +23,7 @@ from api.client.log_evidence import keep_evidence
 from api.client.session import log_errors
 from api.client.state_folder import StateFolder
 from api.client.transport import Server
-from api.client.trust import home_folder
+from api.client.trust import TrustStore, home_folder
 from ledger import Checkpoint, LogMisbehaved, Signer, Verifier, open_checkpoint
 from ledger.note import Note
 from privacy.errors import UsageError
@@ -44,6 +44,9 @@ def report(
         Path | None, typer.Option("--folder", "-f", help="Sign as this party: the folder that its init made.")
     ] = None,
     key: Annotated[Path | None, typer.Option(help="Sign with this key instead, a signed-note key file.")] = None,
+    new_key: Annotated[
+        str | None, typer.Option(help="Make the file of --key first, a fresh key of this name: reports.st-anna.example")
+    ] = None,
     no_pdf: Annotated[
         bool, typer.Option("--no-pdf", help="Leave report.pdf out; it needs the extra [report].")
     ] = False,
@@ -71,7 +74,7 @@ def report(
     if out_folder is None:
         raise UsageError("where to? Give --out FOLDER for a new report, or --check FOLDER for one that is there")
     check_folder(out_folder)
-    period, signer = Period.parse(start, end), _signer(folder, key)
+    period, signer = Period.parse(start, end), _signer(folder, key, new_key)
     pdf = None if no_pdf else _pdf(signer, pdf_key, pdf_passphrase)
     ledger = _ledger(server, mirror, log_key)
     with _evidence(server or mirror), progress(quiet=as_json) as told:
@@ -98,14 +101,21 @@ def _ledger(server: str | None, mirror: str | None, log_key: str | None) -> Ledg
         trusted = trusted_log(Checkpoint.parse(Note.parse(note).text).origin, log_key)
         head = open_checkpoint(note, trusted.verifier, trusted.origin)
         trusted.witnesses(note)
+        if log_key is None:
+            TrustStore().observe(head, None)  # another head of the same size as the last one seen is a fork
     return LedgerNow(copy, head, trusted)
 
 
-def _signer(folder: Path | None, key: Path | None) -> Signer | None:
+def _signer(folder: Path | None, key: Path | None, new_key: str | None) -> Signer | None:
     if folder is not None and key is not None:
         raise UsageError("one reporter: --folder of a party, or --key, not both")
     if folder is not None:
         return party_signer(Identity.load(folder))
+    if key is None and new_key is not None:
+        raise UsageError("--new-key makes the file of --key, which is missing")
+    if key is not None and new_key is not None:
+        with log_errors():
+            Signer.generate(new_key).save(key)
     return None if key is None else Signer.load(key)
 
 

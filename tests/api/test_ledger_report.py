@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from api.approval_entries import ApprovalScope, compressed_key, sign_digest
+from api.client.ledger_report.entries import Said, said
 from api.client.ledger_report.heads import Bounds, Timeline, policy_digest
 from api.client.ledger_report.html_page import html_bytes
 from api.client.ledger_report.reading import Broken, OpenRegistry
 from api.client.ledger_report.report import Period, Report, time_text, when
 from api.client.ledger_report.rows import FLAGS, Row
-from api.entries import Clearance, Revocation
+from api.entries import Approval, ApprovalSignature, Clearance, Reference, Revocation
+from api.registry import Logged
 from ledger.trust_policy import TlogPolicy
 from privacy.errors import UsageError
 from tests.support.report_ledger import (
@@ -119,6 +123,38 @@ def test_malformed_and_forbidden_entries_are_listed_and_their_claims_are_nobodys
     # What follows keeps its index, and what was only claimed has revoked nothing.
     assert (rows[22].author, rows[22].about) == ("city", (10,))
     assert rows[10].outcome == "logged; withdrawn later by entry 22"
+
+
+def test_approvals_by_hospitals_are_told():
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    hospital = ec.generate_private_key(ec.SECP256K1())
+    ledger = started()
+    scope = ApprovalScope(31337, bytes(20), ORIGIN)
+    signature = sign_digest(scope.approval_digest(ledger.at["model"]), hospital)
+    signed = ApprovalSignature(compressed_key(hospital.public_key()), signature)
+    ledger.add("approval", "heart-lab", Approval(ledger.at["model"], 31337, bytes(20), 1, (signed,)))
+    other = ApprovalSignature(signed.key, sign_digest(bytes(32), hospital))
+    ledger.add("forged", "heart-lab", Approval(ledger.at["model"], 31337, bytes(20), 1, (other,)))
+    ledger.publish(NOON)
+    rows = report_of(ledger).rows
+    assert rows[5].said.what.startswith('recorded that 1 hospital approved the model "heart 1", contract 0x0000')
+    assert (rows[5].about, rows[5].said.model_entry, rows[5].flags) == ((4,), 4, ())
+    assert rows[6].flags == ("breaks-rule",)
+
+
+def test_a_kind_that_this_report_does_not_know_is_told_by_its_name_and_what_it_refers_to():
+    @dataclass(frozen=True)
+    class Later:
+        KIND = "sealproof/later/v1"
+        answer: Reference
+        text: str
+
+    ledger = everything()
+    registry = ledger.read().registry
+    body: Any = Later(ledger.at["city joint"], "x")
+    told = said(registry, Logged(Reference(19, bytes(32)), body, ledger.at["city"]))
+    assert told == Said("wrote an entry of kind sealproof/later/v1", "city", None, "net 2", 8)
 
 
 @given(st.one_of(st.binary(max_size=300), st.integers(0, 18), st.tuples(st.integers(0, 18), st.integers(0, 5000))))

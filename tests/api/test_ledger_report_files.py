@@ -24,10 +24,12 @@ from api.client.ledger_report.html_page import html_bytes
 from api.client.ledger_report.manifest import NOTE, Manifest, party_index, party_signer
 from api.client.ledger_report.report import Period, Report, build_report
 from api.client.ledger_report.sources import open_mirror
+from api.client.log_evidence import check_evidence
 from api.entries import Revocation
-from ledger import Log
+from ledger import Log, Signer
 from ledger.note import Note
 from ledger.storage.posix import PosixStorage
+from ledger.storage.posix_archive import PublicationArchive
 from ledger.trust_policy import TlogPolicy
 from privacy.errors import DecodeError, MissingDependency, UsageError, VerificationFailed
 from tests.support.report_ledger import (
@@ -507,16 +509,16 @@ def test_the_command_reads_a_mirror_and_says_what_is_wrong(ledger: ReportLedger,
     policy = tmp_path / "policy"
     lines = [f"log {ledger.log.verifier}", *(f"witness w{i} {w.verifier}" for i, w in enumerate(ledger.witnesses))]
     policy.write_text("\n".join([*lines, "group g 2 w0 w1 w2", "quorum g", ""]))
-    REPORTER.save(tmp_path / "reporter.key")
     source = ("--mirror", str(plain_files), "--policy", str(policy))
     made = (*source, "--key", str(tmp_path / "reporter.key"), "--no-pdf", "--clinic", "st-anna")
-    code, out, err = run(*made, "--out", str(tmp_path / "a"), home=tmp_path)
+    code, out, err = run(*made, "--new-key", "office", "--out", str(tmp_path / "a"), home=tmp_path)
     assert code == 0, err
     assert "14 of 19 entries, 1 of them to look at" in out
-    assert str(REPORTER.verifier) in out.replace("\n", "")
+    office = str(Signer.load(tmp_path / "reporter.key").verifier)
+    assert office in out.splitlines()
     code, out, err = run("--check", str(tmp_path / "a"), *source, home=tmp_path)
     assert code == 1 and "report.signer" in err
-    key = ("--reporter-key", str(REPORTER.verifier))
+    key = ("--reporter-key", office)
     code, out, err = run("--check", str(tmp_path / "a"), *source, *key, home=tmp_path)
     assert code == 0 and "report.html is what the ledger gives" in out
     for arguments, message in (
@@ -524,6 +526,7 @@ def test_the_command_reads_a_mirror_and_says_what_is_wrong(ledger: ReportLedger,
         (("--out", "x"), "--server"),
         ((*source, "--server", "http://x", "--out", "x"), "--server"),
         ((*made, "--folder", "y", "--out", "x"), "not both"),
+        ((*source, "--new-key", "y", "--out", "x"), "--key"),
         ((*source, "--out", "x", "--pdf-passphrase", "y"), "--pdf-key"),
         ((*source, "--out", "x", "--no-pdf", "--clinic", "nobody"), "no clinic"),
         ((*source, "--out", "x", "--no-pdf", "--from", "monday"), "YYYY-MM-DD"),
@@ -531,6 +534,17 @@ def test_the_command_reads_a_mirror_and_says_what_is_wrong(ledger: ReportLedger,
         code, _, err = run(*arguments, home=tmp_path)
         assert code == 2 and message in err, (arguments, err)
     assert not Path("x").exists()
+
+
+def test_the_command_keeps_what_convicts_a_log(ledger: ReportLedger, plain_files: Path, tmp_path: Path):
+    archive = PublicationArchive(plain_files / ".state/publications")
+    archive.path(8).write_bytes(ledger.head_note(8, root=bytes(32)))
+    source = ("--mirror", str(plain_files), "--log-key", str(ledger.log.verifier))
+    code, _, err = run(*source, "--out", str(tmp_path / "o"), "--no-pdf", home=tmp_path / "home")
+    assert code == 1 and "two signed heads are kept in" in err
+    assert not (tmp_path / "o").exists()
+    (kept,) = (tmp_path / "home/evidence").iterdir()
+    assert "tree of 8 entries" in check_evidence(kept, ledger.log.verifier)
 
 
 def test_an_unsigned_report_says_so(ledger: ReportLedger, plain_files: Path, tmp_path: Path):

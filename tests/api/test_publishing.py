@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from api.client.transport import ServerUnreachable
-from api.publishing import Publisher, clock_name
+from api.clock import clock_name
+from api.publishing import Publisher
 from ledger import Log, Signer, StorageError
 from ledger.cosignature import CosignatureVerifier, Cosigner
 from ledger.errors import VerificationFailed

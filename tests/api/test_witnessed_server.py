@@ -16,7 +16,7 @@ from api.client.owner import Owner
 from api.client.tile_source import open_tiles
 from api.client.transport import Server
 from api.client.trust import parse_trust
-from api.publishing import clock_name
+from api.clock import clock_name
 from ledger import Log, Signer, open_checkpoint
 from ledger.cosignature import CosignatureVerifier
 from ledger.errors import VerificationFailed as LogRefused

@@ -18,12 +18,13 @@ from api.client.ledger_report import pdf_file
 from api.client.ledger_report.check import LedgerNow, check_report
 from api.client.ledger_report.csv_file import csv_bytes, safe_cell
 from api.client.ledger_report.files import decode_heads, encode_heads, render, write_report
-from api.client.ledger_report.heads import Bounds, ClockStep, clock_name
+from api.client.ledger_report.heads import Bounds, ClockStep
 from api.client.ledger_report.html_page import html_bytes
 from api.client.ledger_report.manifest import CSV, HEADS, HTML, NOTE, Manifest
 from api.client.ledger_report.reading import read_ledger
 from api.client.log_evidence import check_evidence, keep_evidence
 from api.client.state_folder import StateFolder
+from api.clock import clock_name
 from api.entries import Revocation
 from ledger import Fork, InconsistentGrowth, Signer, open_checkpoint
 from ledger.cosignature import Cosigner, with_cosignatures

@@ -217,6 +217,8 @@ def test_every_file_of_a_log_matters(small: Files, change: str) -> None:
         allowed = {f"{kind}.{name}" for name in ("missing", "form", "width", "hash")}
         assert error.check in allowed
         assert (error.check == f"{kind}.missing") == (change == "missing")
+        if change in ("empty", "a-byte-short", "a-byte-more", "twice"):
+            assert error.check == ("entries.form" if kind == "entries" else "tile.width")
 
 
 @pytest.mark.parametrize("path", ["tile/1/000", "tile/1/001.p/1", "tile/2/000.p/1"])

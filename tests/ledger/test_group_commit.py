@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NoReturn
 
 import pytest
@@ -199,6 +199,24 @@ def test_an_interrupted_writer_leaves_nobody_waiting(log: Log, faulty: FaultySto
     assert log.append(b"after").index == 1
 
 
+def test_a_leader_that_is_interrupted_before_it_began_concerns_nobody_else(
+    log: Log, faulty: FaultyStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exclusive, interrupts = faulty.exclusive, [KeyboardInterrupt]
+
+    def interrupted() -> AbstractContextManager[None]:
+        if interrupts:
+            raise interrupts.pop()
+        return exclusive()
+
+    with busy(log, faulty):
+        callers = _call_in_order(log, [[b"a"], [b"b"], [b"c"]])
+        monkeypatch.setattr(faulty, "exclusive", interrupted)
+    assert isinstance(callers[0].outcome(), KeyboardInterrupt)
+    assert [caller.outcome() for caller in callers[1:]] == [[1], [2]]
+    assert list(log.entries()) == [b"the first", b"b", b"c"], "what was interrupted in the queue is not appended later"
+
+
 def test_a_mistake_in_a_storage_is_shown_as_it_is_to_one_and_harms_no_later_append(
     log: Log, faulty: FaultyStorage
 ) -> None:
@@ -275,21 +293,18 @@ class TestLimits:
         assert [len(batch.entries) for batch in faulty.batches] == [1, 1, MAX_BATCH_ENTRIES + 1, 1]
 
     def test_a_batch_is_limited_in_bytes_too(self) -> None:
-        queue, entry = TicketQueue(), bytes(MAX_ENTRY_BYTES)
-        tickets = [Ticket([entry] * 100, [bytes(32)] * 100) for _ in range(5)]
-        for ticket in tickets:
-            queue.put(ticket)
+        entry = bytes(MAX_ENTRY_BYTES)
+        queue, tickets = _queue_of(*(Ticket([entry] * 100, [bytes(32)] * 100) for _ in range(5)))
         assert 2 * tickets[0].bytes < MAX_BATCH_BYTES < 3 * tickets[0].bytes
-        assert [queue.take(), queue.take(), queue.take(), queue.take()] == [tickets[:2], tickets[2:4], tickets[4:], []]
-
-    def test_a_ticket_that_was_withdrawn_is_not_taken(self) -> None:
-        queue, tickets = TicketQueue(), [Ticket([b"x"], [bytes(32)]) for _ in range(3)]
-        for ticket in tickets:
-            queue.put(ticket)
-        queue.withdraw(tickets[1])
-        queue.withdraw(tickets[1])
-        assert not queue.holds(tickets[1])
-        assert queue.take() == [tickets[0], tickets[2]]
+        batches = []
+        while batch := queue.batch():
+            assert batch[0].leads
+            batches.append(batch)
+            for ticket in batch:
+                ticket.succeed(0)
+            for ticket in reversed(batch):
+                queue.leave(ticket)
+        assert batches == [tickets[:2], tickets[2:4], tickets[4:]]
 
     def test_a_ticket_is_settled_once(self) -> None:
         ticket = Ticket([b"x"], [bytes(32)])
@@ -299,6 +314,45 @@ class TestLimits:
         ticket.succeed(7)
         ticket.fail(StorageError("the unlocking failed after the commit"))
         assert ticket.result() == 7
+
+
+class TestTheLead:
+    def test_the_first_leads_and_hands_over_to_the_first_that_waits(self) -> None:
+        queue, (a, b, c) = _queue_of(*(Ticket([b"x"], [bytes(32)]) for _ in range(3)))
+        assert [t.leads for t in (a, b, c)] == [True, False, False]
+        a.succeed(0)
+        b.succeed(1)
+        queue.leave(a)
+        assert [t.leads for t in (a, b, c)] == [True, False, True]
+        queue.leave(b)
+        assert queue.batch() == [c]
+        c.succeed(2)
+        queue.leave(c)
+        later = Ticket([b"x"], [bytes(32)])
+        queue.put(later)
+        assert later.leads, "nobody did"
+
+    def test_an_interrupted_leader_passes_the_lead_and_an_interrupted_follower_goes_quietly(self) -> None:
+        queue, (a, b, c) = _queue_of(*(Ticket([b"x"], [bytes(32)]) for _ in range(3)))
+        queue.leave(b)
+        assert queue.batch() == [a, c]
+        queue.leave(a)
+        assert queue.batch() == [c]
+        assert c.leads
+
+    def test_waiting_ends_for_the_settled_and_for_the_leader(self) -> None:
+        _, (a, b, c) = _queue_of(*(Ticket([b"x"], [bytes(32)]) for _ in range(3)))
+        b.succeed(1)
+        c.fail(StorageError("x"))
+        for ticket in (a, b, c):
+            ticket.wait()
+
+
+def _queue_of(*tickets: Ticket) -> tuple[TicketQueue, list[Ticket]]:
+    queue = TicketQueue()
+    for ticket in tickets:
+        queue.put(ticket)
+    return queue, list(tickets)
 
 
 def _indices(caller: Caller) -> list[int]:

@@ -9,85 +9,62 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from ledger import Log, Signer, StorageError, UsageError
-from ledger.checkpoint import VerifiedHead, open_checkpoint
+from ledger.checkpoint import open_checkpoint
 from ledger.files import Disk
-from ledger.merkle import verify_consistency
 from ledger.storage.posix import PosixStorage
-from tests.support.disks import MOMENTS, FailingDisk, Killed, Moment, PowerCutDisk
+from tests.support.disks import MOMENTS, FailingDisk, HastyDisk, Killed, Moment, PowerCutDisk
+from tests.support.witnessed import Witnessed
 
 SIZES = (3, 256, 600)
 """Appends of the story: a partial tile, then one that completes it, then one over several tiles."""
 
 
-@dataclass
-class Witness:
-    """Remembers what a log showed and acknowledged, and holds it to that."""
+def _append(log: Log, witnessed: Witnessed, entries: list[bytes]) -> None:
+    for at in log.append_many(entries):
+        witnessed.acknowledge(at.index, at.leaf_hash)
+    witnessed.see_note(log.checkpoint())
 
-    signer: Signer
-    acknowledged: dict[int, bytes] = field(default_factory=dict)
-    shown: dict[int, VerifiedHead] = field(default_factory=dict)
-    published: int = 0
 
-    def see(self, note: bytes) -> None:
-        """A head was shown: never another one of its size."""
-        head = open_checkpoint(note, self.signer.verifier, self.signer.name)
-        known = self.shown.setdefault(head.size, head)
-        assert known.root == head.root, f"two heads of size {head.size}"
+def _publish(log: Log, witnessed: Witnessed) -> None:
+    witnessed.see_published(log.publish(log.checkpoint()).note)
 
-    def append(self, log: Log, entries: list[bytes]) -> None:
-        for entry, at in zip(entries, log.append_many(entries), strict=True):
-            assert at.index not in self.acknowledged, "an index was given out twice"
-            self.acknowledged[at.index] = entry
-        self.see(log.checkpoint())
 
-    def publish(self, log: Log) -> None:
-        self.published = max(self.published, log.publish(log.checkpoint()).size)
-        self.see(log.published().note)
+def _look(folder: Path, witnessed: Witnessed) -> None:
+    """What a client of the plain files sees at this moment counts as shown and as published."""
+    with suppress(FileNotFoundError):
+        witnessed.see_published((folder / "checkpoint").read_bytes())
 
-    def look(self, folder: Path) -> None:
-        """What a client of the plain files sees at this moment counts as shown and as published."""
-        with suppress(FileNotFoundError):
-            note = (folder / "checkpoint").read_bytes()
-            self.see(note)
-            self.published = max(self.published, open_checkpoint(note, self.signer.verifier, self.signer.name).size)
 
-    def check(self, log: Log) -> None:
-        """Everything that was ever shown or acknowledged is in this log."""
-        self.see(log.checkpoint())
-        assert log.size >= max(self.shown), "a head that was shown is gone"
-        stored = list(log.entries())
-        assert all(stored[index] == entry for index, entry in self.acknowledged.items()), "an entry was lost"
-        for head in self.shown.values():
-            assert log.root_at(head.size) == head.root
-            if head.size > 0:
-                proof = log.consistency_proof(head.size)
-                verify_consistency(head.size, log.size, proof, head.root, log.head().root)
-        if self.published:
-            assert log.published().size >= self.published, "a publication is gone"
-            assert log.published() == log.publications(0, 1000)[-1]
+def _so_far(witnessed: Witnessed) -> Witnessed:
+    copy = Witnessed(witnessed.signer)
+    copy.entries |= witnessed.entries
+    copy.roots |= witnessed.roots
+    copy.published |= witnessed.published
+    return copy
 
 
 def _batch(name: str, count: int) -> list[bytes]:
     return [f"{name} {i}".encode() for i in range(count)]
 
 
-def _tell(log: Log, witness: Witness, name: str, retry: bool) -> None:
+def _tell(log: Log, witnessed: Witnessed, name: str, retry: bool) -> None:
     """Append and publish twice over; with `retry`, go on after a failure as the service does."""
     size = log.size
     for target in [size + step for step in (SIZES[0], SIZES[1] - SIZES[0])]:
         count = target - log.size
         if count > 0:
             _again(
-                retry, log, lambda count=count, target=target: witness.append(log, _batch(f"{name} {target}", count))
+                retry,
+                log,
+                lambda count=count, target=target: _append(log, witnessed, _batch(f"{name} {target}", count)),
             )
-        _again(retry, log, lambda: witness.publish(log))
+        _again(retry, log, lambda: _publish(log, witnessed))
 
 
 def _again(retry: bool, log: Log, act: Callable[[], None]) -> None:
@@ -118,7 +95,7 @@ def steps(tmp_path_factory: pytest.TempPathFactory, signer: Signer, first: bytes
     disk = FailingDisk()
     with _create(tmp_path_factory.mktemp("steps") / "log", signer, first, disk) as log:
         disk.steps.clear()
-        _tell(log, Witness(signer), "steps", retry=False)
+        _tell(log, Witnessed(signer), "steps", retry=False)
     return disk.steps
 
 
@@ -145,14 +122,14 @@ def test_a_step_that_fails_once_costs_nothing(
     for number, name in enumerate(steps):
         if moment == "half way" and name != "write":
             continue
-        disk, witness, folder = FailingDisk(), Witness(signer), tmp_path / str(number)
+        disk, witnessed, folder = FailingDisk(), Witnessed(signer), tmp_path / str(number)
         with _create(folder, signer, first, disk) as log:
             disk.fail(number, moment)
-            _tell(log, witness, "story", retry=True)
-            witness.check(log)
+            _tell(log, witnessed, "story", retry=True)
+            witnessed.check(log)
             assert log.published() == open_checkpoint((folder / "checkpoint").read_bytes(), signer.verifier, log.origin)
-        with _open(folder, signer) as log:
-            witness.check(log)
+        with _open(folder, signer, HastyDisk()) as log:
+            witnessed.check(log)
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -162,42 +139,42 @@ def test_a_disk_that_fails_for_good_shows_no_head_that_is_not_on_it(
     for number, name in enumerate(steps):
         if moment == "half way" and name != "write":
             continue
-        disk, witness, folder = FailingDisk(), Witness(signer), tmp_path / str(number)
+        disk, witnessed, folder = FailingDisk(), Witnessed(signer), tmp_path / str(number)
         with _create(folder, signer, first, disk) as log:
             disk.fail(number, moment, forever=True)
             with pytest.raises(StorageError, match="injected"):
-                _tell(log, witness, "story", retry=False)
+                _tell(log, witnessed, "story", retry=False)
             storage = log._storage
             for ask in (storage.checkpoint, storage.published, storage.extent):
                 with pytest.raises(StorageError, match="injected"):
                     ask()
             with pytest.raises(StorageError):
-                witness.append(log, [b"still broken"])
+                _append(log, witnessed, [b"still broken"])
             disk.heal()
-            witness.see(storage.checkpoint())
-            witness.append(log, [b"repaired"])
-            witness.publish(log)
-            witness.check(log)
+            witnessed.see_note(storage.checkpoint())
+            _append(log, witnessed, [b"repaired"])
+            _publish(log, witnessed)
+            witnessed.check(log)
 
 
 def test_a_process_that_dies_at_any_step_leaves_a_log(
     tmp_path: Path, signer: Signer, first: bytes, steps: list[str]
 ) -> None:
     for number in range(len(steps)):
-        folder, witness = tmp_path / str(number), Witness(signer)
+        folder, witnessed = tmp_path / str(number), Witnessed(signer)
         log = _create(folder, signer, first, disk := FailingDisk(Killed))
         disk.fail(number, "half way", forever=True)
         with pytest.raises(Killed):
-            _tell(log, witness, "killed", retry=False)
+            _tell(log, witnessed, "killed", retry=False)
         log.close()  # nothing but the lock, which the system would drop
-        witness.look(folder)
+        _look(folder, witnessed)
         with Log.on(PosixStorage.open_readonly(folder), signer.verifier) as reader:
-            witness.see(reader.checkpoint())
-            witness.see(reader.published().note)
-        with _open(folder, signer) as log:
-            witness.check(log)
-            _tell(log, witness, "next", retry=False)
-            witness.check(log)
+            witnessed.see_note(reader.checkpoint())
+            witnessed.see_note(reader.published().note)
+        with _open(folder, signer, HastyDisk()) as log:
+            witnessed.check(log)
+            _tell(log, witnessed, "next", retry=False)
+            witnessed.check(log)
             assert (folder / "checkpoint").read_bytes() == log.published().note
 
 
@@ -217,11 +194,13 @@ def test_a_creation_that_stops_at_any_step_can_be_repeated(tmp_path: Path, signe
                 continue
             with pytest.raises(UsageError, match="no log"):
                 PosixStorage.open(folder)
-            with _create(folder, signer, first, Disk()) as log:
+            with _create(folder, signer, first, HastyDisk()) as log:
                 assert log.append(b"x").index == 0
 
 
-def _story_until(disk: PowerCutDisk, folder: Path, signer: Signer, first: bytes, witness: Witness, name: str) -> bool:
+def _story_until(
+    disk: PowerCutDisk, folder: Path, signer: Signer, first: bytes, witnessed: Witnessed, name: str
+) -> bool:
     """Create or open the log and append to it, until the disk kills the process; whether creation was over."""
     created = False
     with suppress(Killed):
@@ -232,53 +211,53 @@ def _story_until(disk: PowerCutDisk, folder: Path, signer: Signer, first: bytes,
             log = _create(folder, signer, first, disk)
             created = True
         try:
-            _tell(log, witness, name, retry=False)
+            _tell(log, witnessed, name, retry=False)
         finally:
             log.close()
-    witness.look(folder)
+    _look(folder, witnessed)
     return created
 
 
 def _check_after_cuts(
-    disk: PowerCutDisk, tmp_path: Path, signer: Signer, first: bytes, witness: Witness, created: bool, name: str
+    disk: PowerCutDisk, tmp_path: Path, signer: Signer, first: bytes, witnessed: Witnessed, created: bool, name: str
 ) -> None:
     for keep in (0.0, 0.5, 1.0):
         folder = tmp_path / f"cut {name} {keep}"
         disk.after_power_cut(folder, random.Random(folder.name), keep)
         if not created and not PosixStorage.exists(folder):
-            with _create(folder, signer, first, Disk()) as log:
+            with _create(folder, signer, first, HastyDisk()) as log:
                 log.append(b"created at last")
             continue
         with Log.on(PosixStorage.open_readonly(folder), signer.verifier) as reader:
-            witness_of_cut = Witness(signer, dict(witness.acknowledged), dict(witness.shown), witness.published)
-            witness_of_cut.check(reader)
-        with _open(folder, signer) as log:
-            witness_of_cut.check(log)
-            witness_of_cut.append(log, _batch("after the cut", 300))
-            witness_of_cut.publish(log)
-            witness_of_cut.check(log)
+            then = _so_far(witnessed)
+            then.check(reader)
+        with _open(folder, signer, HastyDisk()) as log:
+            then.check(log)
+            _append(log, then, _batch("after the cut", 300))
+            _publish(log, then)
+            then.check(log)
 
 
 def _power_cuts(tmp_path: Path, signer: Signer, first: bytes, every: int, offset: int) -> None:
     """A power cut at each step, also after an earlier process was killed at some step without one."""
     whole = PowerCutDisk(tmp_path / "whole")
-    _story_until(whole, tmp_path / "whole", signer, first, Witness(signer), "whole")
+    _story_until(whole, tmp_path / "whole", signer, first, Witnessed(signer), "whole")
     for number in range(offset, whole.steps + 1, every):
         folder = tmp_path / f"{number}" / "log"
         folder.parent.mkdir()
-        disk, witness = PowerCutDisk(folder), Witness(signer)
+        disk, witnessed = PowerCutDisk(folder), Witnessed(signer)
         disk.kill_at = number
-        created = _story_until(disk, folder, signer, first, witness, "one")
-        check = partial(_check_after_cuts, disk, tmp_path, signer, first, witness)
+        created = _story_until(disk, folder, signer, first, witnessed, "one")
+        check = partial(_check_after_cuts, disk, tmp_path, signer, first, witnessed)
         check(created, f"{number} one")
         # The power stayed on. What the next process shows or acknowledges, the first one may never have synced.
         disk.kill_at = None
         if PosixStorage.exists(folder):
             with _open(folder, signer, disk) as log:
-                witness.see(log.checkpoint())
-                witness.look(folder)
+                witnessed.see_note(log.checkpoint())
+                _look(folder, witnessed)
             check(True, f"{number} opened")
-        created = _story_until(disk, folder, signer, first, witness, "two")
+        created = _story_until(disk, folder, signer, first, witnessed, "two")
         check(created, f"{number} two")
 
 

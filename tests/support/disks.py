@@ -1,4 +1,7 @@
-"""Disks that fail and disks that forget, for storages that write through `ledger.files.Disk`."""
+"""Disks that fail and disks that forget, for storages that write through `ledger.files.Disk`.
+
+None of them waits for the real disk: whether a real power cut would find the bytes is not what these tests look at.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Final, Literal
 
 from ledger.files import Disk
 
-__all__ = ["MOMENTS", "FailingDisk", "Killed", "Moment", "PowerCutDisk"]
+__all__ = ["MOMENTS", "FailingDisk", "HastyDisk", "Killed", "Moment", "PowerCutDisk"]
 
 Moment = Literal["before", "half way", "after"]
 MOMENTS: Final[tuple[Moment, ...]] = ("before", "half way", "after")
@@ -22,8 +25,16 @@ class Killed(BaseException):
     """The process ends here. No handler of the code under test may do anything that reaches the disk."""
 
 
+class HastyDisk(Disk):
+    """Waits for nothing."""
+
+    def sync(self, descriptor: int) -> None: ...
+
+    def sync_folder(self, folder: Path) -> None: ...
+
+
 class _Steps(Disk):
-    """Every step goes through `_step`."""
+    """Every step goes through `_step`, and happens but for the waiting."""
 
     def __init__(self) -> None:
         self._written: dict[int, Path] = {}
@@ -43,13 +54,13 @@ class _Steps(Disk):
         return opened[0]
 
     def sync(self, descriptor: int) -> None:
-        self._step("sync", lambda: super(_Steps, self).sync(descriptor), self._written[descriptor])
+        self._step("sync", lambda: None, self._written[descriptor])
 
     def rename(self, source: Path, target: Path) -> None:
         self._step("rename", lambda: super(_Steps, self).rename(source, target), source, target)
 
     def sync_folder(self, folder: Path) -> None:
-        self._step("sync_folder", lambda: super(_Steps, self).sync_folder(folder), folder)
+        self._step("sync_folder", lambda: None, folder)
 
     def _step(self, name: str, do: Callable[[], None], path: Path, more: Path | bytes | None = None) -> None:
         raise NotImplementedError

