@@ -90,7 +90,7 @@ _POLL_SECONDS = 1.0
 """How often a process that does not lead tries to, and how soon jobs of another process are seen."""
 
 _PUBLISH_SECONDS = 10.0
-"""Beyond the time for witnesses: how long an entry waits for a published head before its author is told to ask again."""
+"""Beyond the time for witnesses: how long an entry waits for a published head before its author must ask again."""
 
 _MOST_WAITING = 8
 """Requests that do heavy work at a time, how long others wait for their turn, and how many: each waits in one of the
