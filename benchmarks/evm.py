@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec  # noqa: E402
 from measure import Step, interleave, machine, summary, versions  # noqa: E402
 
 from api.approval_entries import compressed_key, sign_digest  # noqa: E402
+from api.demo.play_chain import anvil_version, find_anvil  # noqa: E402
 from ledger import Checkpoint, Signer, VerifiedHead, open_checkpoint  # noqa: E402
 from ledger.anchors.evm import Artefact, Chain  # noqa: E402
 from ledger.anchors.head_anchor import HeadAnchor  # noqa: E402
@@ -47,7 +47,7 @@ from privacy.zk.bls import (  # noqa: E402
     verify_aggregate,
     verify_possession,
 )
-from tests.support.anvil import find_anvil, start_anvil  # noqa: E402
+from tests.support.anvil import start_anvil  # noqa: E402
 
 ORIGIN = "evm.localhost/sealproof"
 SIZES = (1_000, 1_001, 1_000_000, 1_000_001, 1_048_575)
@@ -209,6 +209,8 @@ def ratios(gas: dict[str, Any]) -> dict[str, float]:
 
 def measure(rounds: int) -> dict[str, Any]:
     """Everything, on a fresh chain."""
+    program = find_anvil()
+    assert program is not None
     tree = Tree(max(SIZES))
     anvil = start_anvil()
     try:
@@ -225,20 +227,13 @@ def measure(rounds: int) -> dict[str, Any]:
         "work": {"tree_sizes": SIZES, "hospitals": HOSPITALS, "members": MEMBERS, "signers": SIGNERS},
         "versions": {
             **versions(PACKAGES),
-            "anvil": anvil_version(),
+            "anvil": anvil_version(program),
             "compiler": artefacts[0].compiler,
             "evm": artefacts[0].evm_version,
         },
         "machine": machine(),
         "command": f"python benchmarks/evm.py --rounds {rounds}",
     }
-
-
-def anvil_version() -> str:
-    """The chain's program, as it calls itself."""
-    program = find_anvil()
-    done = subprocess.run([str(program), "--version"], capture_output=True, text=True, check=True)
-    return done.stdout.splitlines()[0].removeprefix("anvil").removeprefix(" Version:").strip()
 
 
 def show(gas: dict[str, Any]) -> None:

@@ -39,6 +39,11 @@ class Ticket:
         """Whether the outcome is known to this ticket's holder, good or bad."""
         return self._first is not None or self._error is not None
 
+    @property
+    def succeeded(self) -> bool:
+        """Whether the entries are known to be durable."""
+        return self._first is not None
+
     def wait(self) -> None:
         """Until the ticket is settled, or its caller has to lead."""
         self._woken.wait()

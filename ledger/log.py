@@ -330,6 +330,10 @@ class Log:
             ticket.wait()
             if not ticket.settled:
                 self._serve(signer)
+        except Exception:
+            # Leaving the storage's lock may fail after the entries were stored: that is for the next writer to find.
+            if not ticket.succeeded:
+                raise
         finally:
             self._queue.leave(ticket)
 
@@ -358,8 +362,8 @@ class Log:
         head = self._open(note)
         self._uncertain = (previous, note)
         self._storage.commit(Batch(previous, note, first, entries, nodes))
-        self._uncertain = None
         self._head, self._seen, self._frontier = head, head, frontier
+        self._uncertain = None  # last: an interrupt before it makes the next append look at what is stored
         for ticket in tickets:
             ticket.succeed(first)
             first += len(ticket.entries)

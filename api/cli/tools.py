@@ -27,6 +27,10 @@ _PARTS: tuple[tuple[str, str, str], ...] = (
     ("torch", "publish torch models, compute with another party", "pip install 'sealproof[torch]'"),
     ("fastapi", "run a server", "pip install 'sealproof[service]'"),
     ("uvicorn", "run a server", "pip install 'sealproof[service]'"),
+    ("psycopg", "several servers on one ledger, in PostgreSQL", "pip install 'sealproof[postgres]'"),
+    ("web3", "anchor heads, approve models, enrol in trials: contracts", "pip install 'sealproof[evm]'"),
+    ("fpdf", "a ledger report as PDF", "pip install 'sealproof[report]'"),
+    ("pyhanko", "sign that PDF", "pip install 'sealproof[report]'"),
     ("matplotlib", "plots of benchmarks", "pip install 'sealproof[bench]'"),
     ("zksk", "prove zero weights", "make setup, in a checkout"),
     (
@@ -144,21 +148,35 @@ def doctor(as_json: Json = False) -> None:
 
     Example: sealproof doctor
     """
+    packages = importlib.metadata.packages_distributions()
     rows = []
     for module, purpose, how in _PARTS:
         found = importlib.util.find_spec(module) is not None
-        version = ""
-        if found:
-            names = importlib.metadata.packages_distributions().get(module, [module])
-            version = importlib.metadata.version(names[0])
+        version = importlib.metadata.version(packages.get(module, [module])[0]) if found else ""
         rows.append({"module": module, "for": purpose, "installed": found, "version": version, "install": how})
+    rows.append(_development_chain())
     if as_json:
         print_json(rows)
     else:
         table = Table("module", "for", "installed", "install with")
         for row in rows:
             missing = "" if row["installed"] else str(row["install"])
-            table.add_row(str(row["module"]), str(row["for"]), str(row["version"]) or "no", missing)
+            installed = str(row["version"]) or "yes" if row["installed"] else "no"
+            table.add_row(str(row["module"]), str(row["for"]), installed, missing)
         out.print(table)
     if not rows[0]["installed"]:
         raise typer.Exit(EXIT_ENVIRONMENT)
+
+
+def _development_chain() -> dict[str, Any]:
+    """The row of the one thing that is no Python module."""
+    from api.demo.play_chain import anvil_version, find_anvil
+
+    program = find_anvil()
+    return {
+        "module": "anvil",
+        "for": "a chain with play money, for the demonstration and tests of the contracts",
+        "installed": program is not None,
+        "version": "" if program is None else anvil_version(program),
+        "install": "make anvil, in a checkout (needs npm)",
+    }

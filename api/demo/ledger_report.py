@@ -34,8 +34,16 @@ class LedgerReport:
     anchors: Sequence[str]
     gas: Sequence[int]
     caught: Sequence[Caught]
-    convictions: int
-    """Pairs of signed heads, kept by the monitor, that cannot both be true."""
+    mirror: str
+    policy_file: str
+    evidence: Sequence[str]
+    """Folders with two signed heads each, kept by the monitor, that cannot both be true."""
+
+    @property
+    def commands(self) -> list[str]:
+        """What a reader can check again, now that the server is gone."""
+        looked_at = [f"fsck {self.mirror}", *(f"evidence {folder}" for folder in self.evidence)]
+        return [f"sealproof ledger {what} --policy {self.policy_file}" for what in looked_at]
 
     @property
     def tamperings(self) -> list[Tampering]:
@@ -61,7 +69,7 @@ def render_ledger(report: LedgerReport) -> str:
         f"<h3>Anchored on {len(report.anchors)} chains</h3><p>A contract on each takes a head only with a proof that "
         f"it extends the last one ({', '.join(f'{gas:,}' for gas in report.gas)} gas for these).</p><ul>{anchors}</ul>"
         if report.anchors
-        else "<p>No chain could be started here (<code>make anvil</code> installs one), so no head was anchored.</p>"
+        else "<p>There was no development chain here, so no head was anchored.</p>"
     )
     return (
         "<section><h2>Who watches the ledger</h2><p>The server keeps the ledger, and its key can sign any history. "
@@ -73,7 +81,7 @@ def render_ledger(report: LedgerReport) -> str:
         "<section><h2>The server turns crooked</h2><p>It still has the log's key. Each lie is caught by whoever could "
         "know better; an empty place means that this one alone could not.</p>"
         f"{table(['the server', *watchers], rows)}"
-        f"<p>The monitor kept {report.convictions} pairs of signed heads that cannot both be true. Anybody can check "
-        "them (<code>sealproof ledger evidence</code>), and they convict the server without the word of a "
-        "witness.</p></section>"
+        f"<p>The monitor kept {len(report.evidence)} pairs of signed heads that cannot both be true. Anybody can check "
+        "them, and they convict the server without the word of a witness.</p>"
+        f"<ul>{''.join(f'<li><code>{escape(command)}</code></li>' for command in report.commands)}</ul></section>"
     )

@@ -19,10 +19,10 @@ from api.client.owner import Owner
 from api.client.tile_source import open_tiles
 from api.client.transport import Server
 from api.client.trust import TrustedLog, parse_trust
-from api.demo.joint_data import joint_studies
+from api.demo.data import studies
 from api.demo.ledger_report import Caught, LedgerReport
 from api.demo.lying import Lie, lies
-from api.demo.play_chain import play_chains
+from api.demo.play_chain import play_chains, why_no_chain
 from api.demo.processes import local_server, local_witness
 from api.demo.telling import Clock, ledger_entries, say
 from api.witness.client import WitnessClient, clients_of
@@ -57,7 +57,7 @@ class _Story:
         self._clock = Clock()
         self._origin = f"demo-{secrets.token_hex(4)}.localhost/ledger"
         self._gas: list[int] = []
-        self._convictions = 0
+        self._evidence: list[str] = []
 
     def tell(self) -> LedgerReport:
         self._start()
@@ -70,7 +70,9 @@ class _Story:
             anchors=[anchor.name for anchor in self._anchors],
             gas=self._gas,
             caught=caught,
-            convictions=self._convictions,
+            mirror=str(self._state / "mirror"),
+            policy_file=str(self._folder / "auditor.policy"),
+            evidence=self._evidence,
         )
 
     # -- honest --------------------------------------------------------------------------------------------------------
@@ -119,18 +121,16 @@ class _Story:
             "register; what it logs counts once both hospitals have cosigned it",
             lambda: Owner.init(self._state / "ledger-owner", self._url, "heart-lab", log_key=self._policy),
         )
-        study = joint_studies()[0]
-        linear = study.models[0]
         clock.time(
             "model owner",
             "publish a model",
             lambda: owner.publish(
-                linear.model,
+                studies()[0].model,
                 version="1",
                 scheme="mpc",
-                weight_scale_bits=linear.scale_bits,
-                weight_range_bits=linear.range_bits,
-                bias_range_bits=linear.bias_bits,
+                weight_scale_bits=16,
+                weight_range_bits=3,
+                bias_range_bits=8,
             ),
         )
         for name in _HOSPITALS:
@@ -153,7 +153,7 @@ class _Story:
 
     def _anchor(self, head: VerifiedHead) -> None:
         if not self._chains:
-            say("  no development chain here (make anvil installs one): nothing is anchored")
+            say(f"  nothing is anchored: {why_no_chain()}")
             return
         from ledger.anchors.head_anchor import HeadAnchor
 
@@ -221,7 +221,7 @@ class _Story:
         shutil.copytree(lie.folder, shown)
         with open_tiles(str(shown)) as view:
             found = Monitor([view], self._trusted, self._state / "monitor").check(whole=True)
-        self._convictions += found.convicted
+        self._evidence += [str(one.evidence) for one in found.findings if one.convicts and one.evidence is not None]
         return found.findings[0].check if found.findings else ""
 
     def _contract(self, lie: Lie, honest: list[bytes]) -> str:

@@ -45,7 +45,7 @@ def run_demo(folder: Path, *, encrypted: bool = True, together: bool = True, led
     state.mkdir(parents=True, mode=0o700)
     started = time.perf_counter()
     say("Preparing the generators of the commitments (seconds on first use, then cached) ...")
-    warm_up(encrypted=encrypted, together=together)
+    warm_up(encrypted=encrypted, together=together or ledger)
     origin = f"demo-{secrets.token_hex(4)}.localhost/sealproof"
     first: EncryptedReport | None = None
     second: JointReport | None = None
@@ -141,6 +141,8 @@ def _summary(report: Report, folder: Path, seconds: float) -> None:
     say(f"report:  {folder / 'report.html'}")
     for bundle in report.bundles:
         say(f"again:   sealproof verify {bundle}")
+    for command in () if report.ledger is None else report.ledger.commands:
+        say(f"again:   {command}")
     say(f"({seconds:.0f} s in all)")
 
 

@@ -37,8 +37,9 @@ class Publication:
 class Storage(Protocol):
     """Entries, tree nodes, one signed checkpoint, and what was published of it. Verification is the log's business.
 
-    Readers may call from many threads, also while the one writer commits. Every method raises StorageError when the
-    environment fails or something asked for is not there.
+    Reading methods are called from many threads, also while a writer commits; `commit` and `publish` by one thread at a
+    time, inside `exclusive`. Every method raises StorageError when the environment fails or something asked for is not
+    there, and UsageError when the storage is closed, or a write is asked of one that is open for reading.
     """
 
     @property
@@ -49,7 +50,10 @@ class Storage(Protocol):
         """The stored signed checkpoint: that of the integrated tree, published or not."""
 
     def extent(self) -> tuple[int, int]:
-        """(number of entries, number of nodes) stored, for comparison with the checkpoint."""
+        """(number of entries, number of nodes) stored, for comparison with the checkpoint.
+
+        What another writer is storing at this moment may be counted or not.
+        """
 
     def entries(self, start: int, stop: int) -> list[bytes]:
         """Entries start..stop-1, all of them."""
@@ -63,11 +67,11 @@ class Storage(Protocol):
     def exclusive(self) -> AbstractContextManager[None]:
         """Nobody else commits inside. Re-entrant for its thread. Nothing to do where a writer holds its lock for life.
 
-        What was read before may be old by the time it is entered.
+        What was read before may be old by the time it is entered. When the lock is lost inside, commits fail.
         """
 
     def commit(self, batch: Batch) -> None:
-        """Store the whole batch or nothing; durable on return.
+        """Store the whole batch or nothing; durable on return. Refused unless `previous` is the stored checkpoint.
 
         After StorageError the batch is stored wholly or not at all, and the caller has to look which.
         """

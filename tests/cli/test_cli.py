@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from privacy.models.network_artefact import save_any_model
 from privacy.models.schema import Feature, Schema
 from tests.support.service import RunningServer, listening
 
+ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = Schema(
     "heart", 1, (Feature("age", "a", 0, 120), Feature("bmi", "kg/m2", 10, 60), Feature("unused", "1", 0, 1))
 )
@@ -241,6 +244,22 @@ def test_doctor_names_what_is_missing_and_how_to_install_it(shell):
     rows = {row["module"]: row for row in shell.json("doctor")}
     assert rows["tenseal"]["install"] == "pip install 'sealproof[ckks]'"
     assert rows["py_arkworks_bls12381"]["installed"] is True
+    assert rows["anvil"]["install"].startswith("make anvil")
+
+
+def test_doctor_names_what_every_extra_installs_and_commands_that_install_extras_that_exist(shell):
+    """`all` is the others together; `dev` is for tests."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    named = {extra for row in shell.json("doctor") for extra in re.findall(r"sealproof\[(\w+)\]", row["install"])}
+    assert named == set(extras) - {"all", "dev"}
+    (together,) = extras["all"]
+    assert set(re.findall(r"\w+", together.removeprefix("sealproof"))) == named
+
+
+def test_the_version_is_that_of_the_project(shell):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert shell("--version")[0].strip() == project["version"]
 
 
 def test_the_operator_admits_a_party_of_a_closed_server(shell):

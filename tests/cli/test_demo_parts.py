@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 
 from api.cli import tools
 from api.client.audit import verify_bundle
-from api.demo import cheating_node
+from api.demo import cheating_node, play_chain
 from api.demo.joint_tampering import JointForger, JointKeys
 from api.demo.page import Step, steps_table, table
 from api.demo.processes import FORBIDDEN, Background
@@ -72,6 +74,7 @@ def test_a_process_that_does_not_start_says_why(tmp_path: Path) -> None:
         ({"mpc": True}, ("crypten", "tenseal"), "crypten==0.4.1"),
         ({}, ("torch",), "sealproof[torch]"),
         ({"ckks": True}, ("tenseal", "torch", "crypten"), "sealproof[ckks]"),
+        ({"ledger": True}, ("uvicorn", "tenseal", "torch", "crypten"), "sealproof[service]"),
     ],
 )
 def test_what_a_part_lacks_is_told_with_the_command_that_installs_it(
@@ -80,28 +83,73 @@ def test_what_a_part_lacks_is_told_with_the_command_that_installs_it(
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in absent else real(name))
     with pytest.raises(MissingDependency, match="is not installed") as caught:
-        tools.demo(Path("nowhere"), **{"ckks": False, "mpc": False, **options})
+        tools.demo(Path("nowhere"), **{"ckks": False, "mpc": False, "ledger": False, **options})
     assert told in str(caught.value)
     assert caught.value.package == absent[0]
 
 
 @pytest.mark.parametrize(
     ("options", "parts"),
-    [((), (True, True)), (("ckks",), (True, False)), (("mpc",), (False, True)), (("ckks", "mpc"), (True, True))],
+    [
+        ((), (True, True, True)),
+        (("ckks",), (True, False, False)),
+        (("mpc",), (False, True, False)),
+        (("ledger",), (False, False, True)),
+        (("ckks", "mpc"), (True, True, False)),
+    ],
 )
 def test_options_choose_the_parts(
-    monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], parts: tuple[bool, bool]
+    monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], parts: tuple[bool, ...]
 ) -> None:
     asked: list[Any] = []
 
-    def run_demo(folder: Path, *, encrypted: bool, together: bool) -> bool:
-        asked.append((encrypted, together))
+    def run_demo(folder: Path, *, encrypted: bool, together: bool, ledger: bool) -> bool:
+        asked.append((encrypted, together, ledger))
         return True
 
     monkeypatch.setattr("api.demo.run.run_demo", run_demo)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
-    tools.demo(Path("nowhere"), ckks="ckks" in options, mpc="mpc" in options)
+    tools.demo(Path("nowhere"), **{name: name in options for name in ("ckks", "mpc", "ledger")})
     assert asked == [parts]
+
+
+def test_a_chain_is_started_only_where_everything_for_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = importlib.util.find_spec
+    for name, absent, reason in (
+        (str(tmp_path / "nowhere"), (), "which is no program"),
+        (sys.executable, ("web3",), r"sealproof\[evm\]"),
+    ):
+        monkeypatch.setenv("SEALPROOF_ANVIL", name)
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name, no=absent: None if name in no else real(name))
+        assert re.search(reason, play_chain.why_no_chain() or "")
+        with play_chain.play_chains(tmp_path, (31337,)) as chains:
+            assert chains == []
+    monkeypatch.delenv("SEALPROOF_ANVIL")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(play_chain, "_TOOLS", tmp_path)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    assert play_chain.find_anvil() is None
+    assert "make anvil" in (play_chain.why_no_chain() or "")
+
+
+def test_the_program_of_the_chain_is_found_where_it_is_named_or_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "@foundry-rs" / "anvil-some-system" / "bin" / "anvil"
+    named = tmp_path / "mine"
+    for path in (program, named):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("#!/bin/sh\necho anvil Version: 1.2.3-stable\n")
+        path.chmod(0o755)
+    monkeypatch.setattr(play_chain, "_TOOLS", tmp_path)
+    monkeypatch.delenv("SEALPROOF_ANVIL", raising=False)
+    assert play_chain.find_anvil() == program
+    monkeypatch.setenv("SEALPROOF_ANVIL", str(named))
+    assert play_chain.find_anvil() == named
+    assert play_chain.anvil_version(named) == "1.2.3"
+    assert play_chain.anvil_version(tmp_path / "nowhere") == ""
 
 
 def test_the_command_that_installs_crypten_names_the_version_of_the_makefile() -> None:

@@ -515,6 +515,29 @@ def test_files_read_ahead_come_in_order(small: Files) -> None:
     assert set(asked) == set(small) - {"checkpoint"}
 
 
+def test_reading_ahead_is_stopped_when_a_file_is_refused(small: Files) -> None:
+    stopped = []
+
+    def fetch_many(paths: Iterable[str]) -> Iterator[bytes | None]:
+        try:
+            for path in paths:
+                yield small[path]
+        finally:
+            stopped.append(path)
+
+    with pytest.raises(RootMismatch) as caught:
+        fsck(fetcher(small), VKEY, note=sign_head(SIGNER, 600, bytes(32)), fetch_many=fetch_many)
+    with pytest.raises(FileRefused) as refused:
+        fsck(
+            fetcher(small),
+            VKEY,
+            note=sign_head(SIGNER, 2000, bytes(32)),
+            fetch_many=lambda p: fetch_many(["tile/0/000"]),
+        )
+    assert (caught.value.check, refused.value.path) == ("tree.root", "tile/entries/000")
+    assert stopped == ["tile/1/000.p/2", "tile/0/000"]
+
+
 def test_fsck_imports_nothing_that_writes_a_log() -> None:
     allowed = {"__future__", "base64", "binascii", "hashlib", "re", "typing", "collections.abc", "dataclasses"}
     allowed |= {"cryptography.exceptions", "cryptography.hazmat.primitives.asymmetric.ed25519"}

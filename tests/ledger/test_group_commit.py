@@ -217,6 +217,26 @@ def test_a_leader_that_is_interrupted_before_it_began_concerns_nobody_else(
     assert list(log.entries()) == [b"the first", b"b", b"c"], "what was interrupted in the queue is not appended later"
 
 
+def test_a_lock_that_cannot_be_left_does_not_hide_that_the_entries_are_durable(
+    log: Log, faulty: FaultyStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exclusive = faulty.exclusive
+
+    @contextmanager
+    def lost() -> Iterator[None]:
+        with exclusive():
+            yield
+        raise StorageError("injected: the connection was lost after the commit")
+
+    monkeypatch.setattr(faulty, "exclusive", lost)
+    assert log.append(b"a").index == 0
+    with busy(log, faulty) as first:
+        callers = _call_in_order(log, [[b"b"], [b"c"]])
+    assert [first.outcome(), *(caller.outcome() for caller in callers)] == [[1], [2], [3]]
+    monkeypatch.undo()
+    assert log.append(b"d").index == 4
+
+
 def test_a_mistake_in_a_storage_is_shown_as_it_is_to_one_and_harms_no_later_append(
     log: Log, faulty: FaultyStorage
 ) -> None:

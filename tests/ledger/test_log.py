@@ -119,7 +119,7 @@ def test_a_reopened_log_goes_on_where_it_was(backend: Backend, first_note: bytes
     head = None
     for i in range(0, 40, 8):
         with Log.on(backend.open(), signer.verifier, signer) as log:
-            proof = log.consistency_proof(head.size) if head else []
+            proof = log.consistency_proof(head.size if head else 0)
             head = follow(head, log.checkpoint(), proof, signer.verifier, signer.name)
             assert log.append_many(ENTRIES[i : i + 8])[0].index == i
     with Log.on(backend.open(), signer.verifier, signer) as log:

@@ -221,7 +221,7 @@ def _story_until(
 def _check_after_cuts(
     disk: PowerCutDisk, tmp_path: Path, signer: Signer, first: bytes, witnessed: Witnessed, created: bool, name: str
 ) -> None:
-    for keep in (0.0, 0.5, 1.0):
+    for keep in (0.0, 0.5):
         folder = tmp_path / f"cut {name} {keep}"
         disk.after_power_cut(folder, random.Random(folder.name), keep)
         if not created and not PosixStorage.exists(folder):

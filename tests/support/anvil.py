@@ -1,6 +1,6 @@
 """A development chain (anvil) for the tests: started on a free port, stopped when the session ends.
 
-The program is looked for in $SEALPROOF_ANVIL, on the PATH, and where `make anvil` puts it; where there is none, the
+The program is the one that the demonstration finds too (`api.demo.play_chain.find_anvil`); where there is none, the
 tests that need a chain are skipped.
 """
 
@@ -9,19 +9,17 @@ from __future__ import annotations
 import atexit
 import os
 import re
-import shutil
 import signal
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-TOOLS = Path(__file__).resolve().parents[2] / ".tools" / "node_modules"
+from api.demo.play_chain import find_anvil, why_no_chain
 
 # What anvil derives from its well-known mnemonic; they hold play money and nothing else, ever.
 KEYS = (
@@ -36,18 +34,6 @@ _WATCHED = ("sh", "-c", '"$@" & chain=$!; cat >/dev/null; kill -9 $chain', "sh")
 _LISTENING = re.compile(r"Listening on 127\.0\.0\.1:(\d+)")
 _START_SECONDS = 30
 _BATCH = 500
-
-
-def find_anvil() -> Path | None:
-    """The program, or None."""
-    explicit = os.environ.get("SEALPROOF_ANVIL")
-    if explicit:
-        return Path(explicit)
-    # The program itself before npm's wrapper, which would be one more process to stop.
-    for path in sorted(TOOLS.glob("@foundry-rs/anvil-*/bin/anvil")):
-        return path
-    on_path = shutil.which("anvil") or shutil.which("anvil", path=str(TOOLS / ".bin"))
-    return Path(on_path) if on_path else None
 
 
 class Anvil:
@@ -111,7 +97,7 @@ def start_anvil(*options: str, hardfork: str = "prague") -> Anvil:
     """A new chain on a free port. Skips the test where anvil is missing."""
     program = find_anvil()
     if program is None:
-        pytest.skip("anvil, the development chain, is not installed: make anvil")
+        pytest.skip(f"no chain for this test: {why_no_chain()}")
     process = subprocess.Popen(
         [*_WATCHED, str(program), "--port", "0", "--hardfork", hardfork, *options],
         stdin=subprocess.PIPE,
