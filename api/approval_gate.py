@@ -97,13 +97,13 @@ class ApprovalGate:
         """
         if self._contract is None or self._governance is None or self._registry.origin is None:
             return
-        now = self._clock()
+        reference, now = self._registry.reference(model), self._clock()
         with self._lock:
             said = self._said.get(model)
         if said is None or now - said[0] > _FRESH_SECONDS:
             refusal = None
             try:
-                self._governance.check_contract(self._contract, self._registry.origin, self._registry.reference(model))
+                self._governance.check_contract(self._contract, self._registry.origin, reference)
             except VerificationFailed as error:
                 refusal = error
             except ChainUnavailable:

@@ -36,6 +36,7 @@ from api.joint_entries import (
     NetworkLayer,
     Suspension,
 )
+from ledger.tiles import MAX_ENTRY_BYTES
 from privacy.canonical_json import (
     Codec,
     DecimalInteger,
@@ -91,7 +92,6 @@ __all__ = [
     "verify_signature",
 ]
 
-MAX_ENTRY_BYTES = 65_535
 ENTRY_DOMAIN = b"sealproof/entry/v1\n"
 
 _DIGEST_BYTES = 32

@@ -118,6 +118,7 @@ class JointService:
 
     def start(self) -> None:
         """Begin to watch deadlines."""
+        self._ask_contract()  # before nodes come: what was not asked lately is not served
         self._thread.start()
 
     def close(self) -> None:
@@ -318,12 +319,14 @@ class JointService:
     def _watch(self) -> None:
         while not self._stopping.wait(_LOOK_SECONDS):
             try:
-                # Here, since nobody waits for this thread: the contract's node may take its time.
-                self._approvals.refresh({job.model for job, _ in self._jobs.computing()})
+                self._ask_contract()  # here, since nobody waits for this thread: the contract's node may take its time
                 self.look()
             except Exception:
                 # The disk failed; what cannot be stored now is looked at again.
                 _LOGGER.exception("the deadlines of joint jobs could not be kept")
+
+    def _ask_contract(self) -> None:
+        self._approvals.refresh({job.model for job, _ in self._jobs.computing()})
 
     # -- the nodes answer ---------------------------------------------------------------------------------------------
 

@@ -453,6 +453,7 @@ class Service:
 
     def _approval(self, job: Job, entry: bytes) -> int | None:
         """The approval that the attestation will name: one under the head that the prediction names."""
+        self.registry.refresh(self.log)  # it may have been logged by an attempt that was reported as failed
         if self.registry.index_of(entry) is None:
             self.approvals.ask(job.model)
         body = decode_entry(entry).body

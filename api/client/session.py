@@ -18,7 +18,18 @@ from api.binding import Located
 from api.client.identity import Identity, Role
 from api.client.transport import Server
 from api.client.trust import TrustStore
-from api.entries import AnyEntry, Body, Model, Network, Party, Reference, Revocation, decode_entry, verify_signature
+from api.entries import (
+    MAX_ENTRY_BYTES,
+    AnyEntry,
+    Body,
+    Model,
+    Network,
+    Party,
+    Reference,
+    Revocation,
+    decode_entry,
+    verify_signature,
+)
 from ledger import TlogProof
 from ledger import errors as ledger_errors
 from privacy.canonical_json import Codec
@@ -32,7 +43,6 @@ LocatedModel = Located[Model] | Located[Network]
 """A linear model for encrypted records, or a network for multi-party computation."""
 
 REFERENCE: Final = Codec(Reference, "reference", 1 << 12)
-_MAX_ENTRY: Final = 65_535
 
 
 @contextlib.contextmanager
@@ -129,7 +139,7 @@ class Session:
         done, pending = folder / f"{name}.reference.json", folder / f"{name}.entry.json"
         if not pending.exists():
             write_private(pending, self.identity.sign(body))
-        entry = read_private(pending, _MAX_ENTRY, "entry")
+        entry = read_private(pending, MAX_ENTRY_BYTES, "entry")
         if decode_entry(entry).body != body:
             raise UsageError(f"{pending} was written with other settings: repeat it with the same ones")
         if done.exists():

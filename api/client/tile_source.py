@@ -8,10 +8,12 @@ environment's fault: ServerError, StorageError.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import ssl
 import stat
+import threading
 import time
 import zlib
 from collections import deque
@@ -33,6 +35,9 @@ __all__ = ["FileTiles", "HttpTiles", "TileSource", "in_order", "open_tiles", "si
 _HASH: Final = 32
 _IN_FLIGHT: Final = 16
 """Files asked for at a time. The largest bundle has 16 MiB, so a hostile log can make a reader hold 256 MiB."""
+
+_FEW: Final = 4
+"""The same for servers that close the connection after each file: simple ones drop what comes faster."""
 
 _RETRIED: Final = frozenset({429, 500, 502, 503, 504})
 _MISSING: Final = frozenset({404, 410})
@@ -172,6 +177,8 @@ class HttpTiles:
         self._retries = retries
         self._pause = pause
         self._in_flight = in_flight
+        self._closing = False
+        self._few = threading.BoundedSemaphore(_FEW)
 
     @property
     def name(self) -> str:
@@ -210,11 +217,15 @@ class HttpTiles:
 
     def _get(self, path: str, limit: int) -> bytes | None:
         until = time.monotonic() + self._deadline
+        # Bundles of other people's logs may be compressed whether one asks for it or not (C2SP tlog-tiles).
+        headers = {"accept-encoding": "identity, gzip;q=0.5"}
         try:
-            # Bundles of other people's logs may be compressed whether one asks for it or not (C2SP tlog-tiles).
-            with self._client.stream(
-                "GET", f"{self._url}/{path}", headers={"accept-encoding": "identity, gzip;q=0.5"}
-            ) as response:
+            with (
+                self._few if self._closing else contextlib.nullcontext(),
+                self._client.stream("GET", f"{self._url}/{path}", headers=headers) as response,
+            ):
+                if response.http_version == "HTTP/1.0" or response.headers.get("connection", "").lower() == "close":
+                    self._closing = True
                 if response.status_code in _MISSING:
                     return None
                 if response.status_code != 200:

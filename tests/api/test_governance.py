@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from api import approval_gate as module
 from api.approval_gate import ApprovalGate, approval_gate
 from api.client.audit import verify_bundle
 from api.client.governance import (
@@ -35,7 +36,7 @@ from tests.support.hospitals import (
     approval,
 )
 from tests.support.joint import SEALED
-from tests.support.joint_server import Joint, ask, compute, deliver, meet
+from tests.support.joint_server import Joint, ask, compute, deliver, fail, meet
 
 ORIGIN = bundles.ORIGIN
 MODEL = Reference(3, bytes(range(32)))
@@ -214,18 +215,13 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 @pytest.fixture
-def contract(service: Running) -> Iterator[FakeContract]:
+def contract(service: Running, monkeypatch: pytest.MonkeyPatch) -> FakeContract:
     """As if the operator had named a node; each question is asked anew."""
-    gate, contract, clock = service.service.approvals, FakeContract(), Clock()
-
-    def passing() -> float:
-        clock.now += 10
-        return clock.now
-
-    gate._contract, gate._clock = contract, passing
+    gate, contract = service.service.approvals, FakeContract()
+    monkeypatch.setattr(module, "_FRESH_SECONDS", -1.0)
+    monkeypatch.setattr(gate, "_contract", contract)
     gate._said.clear()
-    yield contract
-    gate._contract = None
+    return contract
 
 
 def bundle(service: Running, index: int, path: Path) -> Path:
@@ -364,6 +360,19 @@ def test_a_withdrawal_breaks_a_session_off(service: Running, joint: Joint, contr
     contract.known = dict.fromkeys(KEYS, "withdrawn")
     found = joint.clinic.wait(job)
     assert (found["state"], found["error"]["check"]) == ("failed", "model.unapproved")
+
+
+def test_a_session_survives_that_the_server_starts_again(
+    service: Running, joint: Joint, contract: FakeContract
+) -> None:
+    """Nothing is known of the contract then, and a node may poll at once."""
+    joint.owner.submit(approval(joint.model, service.settings.origin, HOSPITALS))
+    job = ask(joint)
+    service.service.approvals._said.clear()
+    service.service.joint._ask_contract()
+    service.service.joint.look()
+    assert service.service.jobs.get(job).state == "computing"
+    fail(joint.clinic, job)
 
 
 def test_a_server_does_not_start_with_a_governance_it_cannot_keep(tmp_path: Path) -> None:

@@ -157,6 +157,26 @@ def test_a_server_that_drips_or_is_not_there_holds_nobody(log: TileLog) -> None:
         source.fetch("checkpoint")
 
 
+@pytest.mark.parametrize("closes", [False, True])
+def test_a_server_that_closes_each_connection_is_not_flooded(log: TileLog, closes: bool) -> None:
+    files, now, most, lock = log.files(), 0, 0, threading.Lock()
+
+    def answer(path: str) -> Answer:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.02)
+        with lock:
+            now -= 1
+        return Answer(200, files[path], {"Connection": "close"} if closes else {})
+
+    with serving(answer) as url, quick(url) as source:
+        assert source.fetch("checkpoint") == files["checkpoint"]
+        assert list(source.fetch_many(["tile/0/000"] * 40)) == [files["tile/0/000"]] * 40
+    assert most <= 4 if closes else most > 4
+
+
 def test_reading_ahead_keeps_the_order_and_stops_when_nobody_wants_more() -> None:
     started: list[str] = []
     gate = threading.Event()

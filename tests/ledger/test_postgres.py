@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,12 @@ def _line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline()
 
 
+def _go(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("go\n")
+    process.stdin.flush()
+
+
 @pytest.fixture
 def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(postgres_storage._SESSION, "lock_timeout", "200ms")
@@ -119,12 +126,14 @@ def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class TestManyWriters:
     def test_four_processes_append_to_one_history(self, log: Log, address: PostgresAddress, signer: Signer) -> None:
-        rounds, names = 15, ["a", "b", "c", "d"]
+        rounds, names = 30, ["a", "b", "c", "d"]
         witnessed = Witnessed(signer)
         with contextlib.ExitStack() as stack:
             processes = [stack.enter_context(_process(WRITER, address, log.origin, n, str(rounds))) for n in names]
             assert [_line(process) for process in processes] == ["open\n"] * 4
-            outputs = [process.communicate("go\n", timeout=120)[0] for process in processes]
+            for process in processes:
+                _go(process)
+            outputs = [process.communicate(timeout=120)[0] for process in processes]
             assert [process.returncode for process in processes] == [0] * 4
         for kind, *words in (line.split() for output in outputs for line in output.splitlines()):
             if kind == "entry":
@@ -139,8 +148,9 @@ class TestManyWriters:
         witnessed.check(log)
         with _open(address, signer) as again:  # checks every entry and node
             witnessed.check(again)
-            writers = {entry.split()[0] for entry in again.entries()}
-            assert writers == {b"a", b"b", b"c", b"d"}
+            writers = [entry.split()[0] for entry in again.entries()]
+            assert set(writers) == {b"a", b"b", b"c", b"d"}
+            assert sum(1 for one, next_ in pairwise(writers) if one != next_) > 8, "they took turns"
 
     def test_another_one_goes_on_when_the_holder_of_the_lock_is_killed(
         self, log: Log, address: PostgresAddress, signer: Signer
