@@ -1,6 +1,6 @@
 # `make demo` and `make test` set everything up on a fresh machine; the other targets are their parts.
 # System packages (Debian names): python3-venv (3.11 or newer), gcc, libssl-dev, libffi-dev. Optional: nodejs and npm for
-# the development chain, golang and golang-golang-x-mod-dev for one test.
+# the development chain, golang-go and golang-golang-x-mod-dev for one test.
 
 PYTHON ?= python3
 VENV := .venv

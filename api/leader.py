@@ -27,14 +27,16 @@ class Leadership:
         return self._descriptor is not None
 
     def claim(self) -> bool:
-        """Lead, if nobody else does; whether this process leads now."""
+        """Lead, if nobody else does; whether this process leads now. Raises OSError where that cannot be told."""
         if self._descriptor is None:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            except OSError as error:
                 os.close(descriptor)
-                return False
+                if isinstance(error, BlockingIOError):
+                    return False
+                raise
             self._descriptor = descriptor
         return True
 

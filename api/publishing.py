@@ -14,20 +14,21 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from concurrent.futures import TimeoutError as NotInTime
+from concurrent.futures import Future, wait
 from typing import Final
 
 from api.witness.client import WitnessClient
 from ledger import Log, VerifiedHead
 from ledger.cosignature import Cosigner
-from ledger.errors import LedgerError, VerificationFailed
+from ledger.errors import VerificationFailed
 from ledger.note import Note, Signature
 from ledger.trust_policy import TlogPolicy
 
 __all__ = ["Publisher"]
 
 _POLL_SECONDS: Final = 0.05
+_FAILED_SECONDS: Final = 1.0
+"""After a failure of the disk or a database, which may last the night and is written to the log each time."""
 _AGAIN_SECONDS: Final = 10.0
 """How often witnesses whose cosignature is missing are asked again for the same head."""
 _LOOKED_AT: Final = 64
@@ -62,9 +63,9 @@ class Publisher:
         self._asked = (0, 0.0)
         """Size and time of the last round of questions."""
         self._wake = threading.Event()
+        self._end = threading.Event()
         self._stopping = False
         self._news = threading.Condition()
-        self._pool = ThreadPoolExecutor(max(1, len(self._clients)), "sealproof-witness")
         self._thread = threading.Thread(target=self._run, name="sealproof-publisher", daemon=True)
 
     def start(self) -> None:
@@ -75,10 +76,10 @@ class Publisher:
     def close(self) -> None:
         """Stop after the head in hand."""
         self._stopping = True
+        self._end.set()
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def wake(self) -> None:
         """There is a new head."""
@@ -114,7 +115,7 @@ class Publisher:
             except Exception:
                 # The disk or a database failed. Nothing was shown; the same head is tried again.
                 _LOGGER.exception("a head could not be published; it is tried again")
-                time.sleep(_POLL_SECONDS)
+                self._end.wait(_FAILED_SECONDS)
 
     def publish(self) -> None:
         """Publish the newest integrated head if it is not yet, or with cosignatures that were missing."""
@@ -149,14 +150,11 @@ class Publisher:
         futures: dict[Future[Signature | None], WitnessClient] = {}
         for client in clients:
             self._asking.add(client)
-            futures[self._pool.submit(self._ask, client, head)] = client
+            futures[self._begin(client, head)] = client
         end = time.monotonic() + self._seconds
         pending: set[Future[Signature | None]] = set(futures)
         while pending and not self._enough(Note(text, signatures).format(), head.origin):
-            try:
-                done, pending = wait(pending, max(0.0, end - time.monotonic()), "FIRST_COMPLETED")
-            except NotInTime:
-                break
+            done, pending = wait(pending, max(0.0, end - time.monotonic()), "FIRST_COMPLETED")
             if not done:
                 break
             signatures = (*signatures, *(s for future in done if (s := future.result()) is not None))
@@ -171,6 +169,14 @@ class Publisher:
             return False
         return True
 
+    def _begin(self, client: WitnessClient, head: VerifiedHead) -> Future[Signature | None]:
+        """Ask in a thread of its own: a witness that never ends its answer keeps neither us nor the process waiting."""
+        future: Future[Signature | None] = Future()
+        threading.Thread(
+            target=lambda: future.set_result(self._ask(client, head)), name="sealproof-witness", daemon=True
+        ).start()
+        return future
+
     def _ask(self, client: WitnessClient, head: VerifiedHead) -> Signature | None:
         try:
             old = min(self._known.get(client, 0), head.size)
@@ -184,7 +190,8 @@ class Publisher:
                     return None
                 old = self._known[client] = answer.known_size
             return None
-        except (OSError, LedgerError) as error:
+        except Exception as error:
+            # Whatever a witness makes its client run into: it is that witness's cosignature that is missing, no more.
             if not self._stopping:
                 _LOGGER.warning("witness %s did not cosign size %d: %s", client.name, head.size, error)
             return None

@@ -11,6 +11,7 @@ jobs off, matches the nodes of multi-party computation, and publishes heads.
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
 import shutil
 import threading
@@ -71,9 +72,9 @@ from api.signing import (
 )
 from api.submission import check_behind, check_opening, check_result_count
 from api.witness.client import clients_of
-from ledger import Log, Signer
+from ledger import Log, Signer, Verifier
 from ledger.cosignature import Cosigner
-from ledger.errors import LogLocked
+from ledger.errors import LogLocked, StorageError
 from ledger.storage.locate import LogPlace, open_or_create
 from ledger.trust_policy import TlogPolicy
 from privacy.ckks.canonical import encode_input
@@ -84,6 +85,8 @@ from privacy.models.statements import decode_opening, load_opening, save_opening
 
 __all__ = ["Service", "admit_party", "split_frames"]
 
+_LOGGER = logging.getLogger("sealproof.service")
+
 _HEAVY = 2
 _TURN_SECONDS = 20
 _POLL_SECONDS = 1.0
@@ -91,6 +94,10 @@ _POLL_SECONDS = 1.0
 
 _PUBLISH_SECONDS = 10.0
 """Beyond the time for witnesses: how long an entry waits for a published head before its author must ask again."""
+
+_MOST_UNPUBLISHED = 24
+"""Requests that wait for a published head at a time. Each waits in one of the threads that answer everybody, and slow
+witnesses make the wait long: others are told to ask again."""
 
 _MOST_WAITING = 8
 """Requests that do heavy work at a time, how long others wait for their turn, and how many: each waits in one of the
@@ -124,6 +131,7 @@ class Service:
             self._write = _Turn(self.log, self.registry)
             self._heavy = threading.BoundedSemaphore(_HEAVY)
             self._waiting = threading.BoundedSemaphore(_MOST_WAITING)
+            self._unpublished = threading.BoundedSemaphore(_MOST_UNPUBLISHED)
             self._key = _server_key(data / "server.key")
             self.party = self._own_party()
             self.jobs = JobStore(data / "jobs.sqlite")
@@ -132,7 +140,7 @@ class Service:
             undo.callback(self._nonces.close)
             self._limiter = RateLimiter(settings.requests_per_minute)
             self._worker = JobWorker(self.jobs, self, poll=_POLL_SECONDS if self.log.shared else None)
-            policy = _witness_policy(settings)
+            policy = _witness_policy(settings, self.verifier)
             self.publisher = Publisher(
                 self.log,
                 Cosigner(clock_name(settings.origin), self._key.private_bytes_raw()),
@@ -168,7 +176,13 @@ class Service:
 
     def _lead_in_turn(self) -> None:
         while not self._ending.wait(_POLL_SECONDS):
-            if self._leadership.claim():
+            try:
+                leads = self._leadership.claim()
+            except OSError as error:
+                # Such as too many open files: it passes, and somebody must take over afterwards.
+                _LOGGER.warning("cannot tell whether another process leads: %s", error)
+                continue
+            if leads:
                 self._lead()
                 return
 
@@ -195,14 +209,24 @@ class Service:
         return self.joint
 
     def _published(self, reference: Reference) -> Reference:
-        """`reference`, once a published head includes it. Raises NotReady; the entry is logged nevertheless."""
+        """`reference`, once a published head includes it.
+
+        Raises NotReady, RateLimited; the entry is logged nevertheless.
+        """
         self._wait_published(reference.index)
         return reference
 
     def _wait_published(self, index: int) -> None:
         self.publisher.wake()
-        if not self.publisher.wait_for(index + 1, self.settings.witness_seconds + _PUBLISH_SECONDS):
-            raise NotReady("the entry is logged, but no head that includes it is published yet: try again")
+        if self.publisher.wait_for(index + 1, 0):
+            return
+        if not self._unpublished.acquire(blocking=False):
+            raise RateLimited("the entry is logged, and too many wait for a published head", _TURN_SECONDS)
+        try:
+            if not self.publisher.wait_for(index + 1, self.settings.witness_seconds + _PUBLISH_SECONDS):
+                raise NotReady("the entry is logged, but no head that includes it is published yet: try again")
+        finally:
+            self._unpublished.release()
 
     # -- who asks ------------------------------------------------------------------------------------------------------
 
@@ -507,18 +531,19 @@ def _place(settings: Settings) -> LogPlace:
     return LogPlace.parse(settings.ledger or f"sqlite:{settings.data / 'ledger.sqlite'}")
 
 
-def _witness_policy(settings: Settings) -> TlogPolicy | None:
+def _witness_policy(settings: Settings, verifier: Verifier) -> TlogPolicy | None:
     """Whose cosignatures are asked for. Raises UsageError, DecodeError for a file that names no witness to ask."""
     if settings.witness_policy is None:
         return None
     try:
-        policy = TlogPolicy.parse(settings.witness_policy.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read the witness policy {settings.witness_policy}: {error.strerror}") from error
-    if policy.log(settings.origin) is None:
-        raise UsageError(f"the witness policy {settings.witness_policy} has no line for the log {settings.origin!r}")
+        policy = TlogPolicy.load(settings.witness_policy)
+    except StorageError as error:
+        raise UsageError(str(error)) from error
     if not clients_of(policy):
         raise UsageError(f"the witness policy {settings.witness_policy} names no witness with a URL")
+    if policy.log(settings.origin) != verifier:
+        # With another key no head would ever have the quorum, for this server or for a reader.
+        raise UsageError(f"the witness policy {settings.witness_policy} has no line for the log {verifier}")
     return policy
 
 

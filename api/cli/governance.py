@@ -86,7 +86,10 @@ def deploy(
     if as_json:
         print_json({"chain": made.chain, "contract": address, "gas_used": receipt.gas_used, "file": str(save)})
     else:
-        out.print(f"contract {address} on chain {made.chain}, {receipt.gas_used:,} gas; governance file {save}")
+        out.print(
+            f"contract {address} on chain {made.chain}, {receipt.gas_used:,} gas; governance file {save}",
+            soft_wrap=True,
+        )
 
 
 @app.command()

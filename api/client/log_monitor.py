@@ -125,6 +125,7 @@ class Monitor:
             look = _Look(self._state, self._log, self._open, whole)
             for view in self._views:
                 look.at(view, progress)
+            look.remember({view.name for view in self._views})
             look.compare(self._others)
             return look.end()
 
@@ -150,7 +151,7 @@ class _Look:
 
     def at(self, view: TileSource, progress: Progress | None) -> None:
         """Steps 1 to 4."""
-        last = self._last(view)
+        last = self._last(_file(view.name))
         if last is not None:
             self._seen.append(_Seen(f"{view.name} (before)", last))
         try:
@@ -184,6 +185,13 @@ class _Look:
             progress=None if progress is None else lambda done, total: progress(view.name, done, total),
         )
 
+    def remember(self, names: set[str]) -> None:
+        """Heads of views that were looked at in earlier rounds, and are not in this one."""
+        for file in self._state.names("views", ".note"):
+            head = None if file in map(_file, names) else self._last(file)
+            if head is not None:
+                self._seen.append(_Seen(f"an earlier view ({file})", head))
+
     def compare(self, others: Sequence[_Seen]) -> None:
         """Step 5: every head against the largest tree that was rebuilt, and heads of one size with each other."""
         heads = [*self._seen, *others]
@@ -193,6 +201,11 @@ class _Look:
             return
         view, largest = max(self._rebuilt, key=lambda found: found[1].size)
         compared = {(largest.size, largest.root)}
+        for other in others:
+            if other.head.size > largest.size:
+                # Not silently: a log that hides its newest entries from the monitor would pass.
+                reason = f"not compared: it has {other.head.size} entries, no view shows more than {largest.size}"
+                self._unreachable.append((other.where, reason))
         for seen in heads:
             if seen.head.size >= largest.size or (seen.head.size, seen.head.root) in compared:
                 continue
@@ -219,14 +232,14 @@ class _Look:
             self._state.write(kept)
         return round_
 
-    def _last(self, view: TileSource) -> VerifiedHead | None:
-        note = self._state.read(_file(view.name), MAX_NOTE_BYTES)
+    def _last(self, file: str) -> VerifiedHead | None:
+        note = self._state.read(file, MAX_NOTE_BYTES)
         if note is None:
             return None
         try:
             return self._open(note)
         except (DecodeError, VerificationFailed) as error:
-            path = self._state.folder / _file(view.name)
+            path = self._state.folder / file
             raise StorageError(f"{path} is no head of the log {self._log.origin!r} ({error})") from error
 
     def _misbehaved(self, view: str, error: LogMisbehaved, seen: tuple[str, str]) -> None:

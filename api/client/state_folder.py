@@ -47,6 +47,13 @@ class StateFolder:
         except OSError as error:
             raise StorageError(f"cannot read {self.folder / name}: {error.strerror}") from error
 
+    def names(self, folder: str, suffix: str) -> list[str]:
+        """Names of the files in a folder of it that end in `suffix`, sorted. Raises StorageError."""
+        try:
+            return sorted(f"{folder}/{p.name}" for p in (self.folder / folder).glob(f"*{suffix}"))
+        except OSError as error:
+            raise StorageError(f"cannot read {self.folder / folder}: {error.strerror}") from error
+
     def write(self, files: dict[str, bytes]) -> None:
         """Replace files; only while the folder is locked. Raises StorageError."""
         try:

@@ -258,7 +258,7 @@ def _body(response: httpx.Response, path: str, limit: int, late: Callable[[], bo
                 raise FileRefused("file.encoding", path, "damaged gzip") from None
             if unpack.unused_data:
                 raise FileRefused("file.encoding", path, "something follows the end of its gzip")
-        if len(data) > limit or (unpack is not None and unpack.unconsumed_tail):
+        if len(data) > limit:
             raise FileRefused("file.size", path, f"more than {limit} bytes")
     if unpack is not None and not unpack.eof:
         raise FileRefused("file.encoding", path, "gzip that is cut off")

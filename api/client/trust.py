@@ -17,6 +17,7 @@ witnesses that the file names, whoever shows it.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import secrets
@@ -95,8 +96,10 @@ class TrustStore:
     def add(self, text: str) -> list[Verifier]:
         """Trust the log with this verifier key (`name+id+base64`), whose name is its origin, or all logs of a policy.
 
-        A policy takes the place of an older one, and of none. Raises DecodeError for anything else, and UsageError if
-        another key is trusted for one of the origins: remove it first, on purpose.
+        A policy takes the place of an older one, and of none, unless it is about other logs as well or asks for no
+        witness: then somebody's file about his log would take away the witnesses of another. Raises DecodeError for
+        anything else, and UsageError for that, and if another key is trusted for one of the origins: remove it first,
+        on purpose.
         """
         logs = parse_trust(text)
         for log in logs:
@@ -106,10 +109,23 @@ class TrustStore:
                     f"another key is trusted for the log {log.origin!r} ({known}): remove it first if it was replaced"
                 )
         for log in logs:
+            self._check_not_weakened(log, alone=len(logs) == 1)
+        for log in logs:
             if log.policy is not None:
                 self._write("logs", f"{_name(log.origin)}.policy", text.encode("utf-8"))
             self._write("logs", f"{_name(log.origin)}.vkey", f"{log.verifier}\n".encode())
         return [log.verifier for log in logs]
+
+    def _check_not_weakened(self, new: TrustedLog, alone: bool) -> None:
+        known = self.trusted(new.origin)
+        if known is None or known.policy is None or new.policy is None or _demands(new) == _demands(known):
+            return
+        if new.policy.quorum is None:
+            raise UsageError(f"witnesses are demanded for the log {new.origin!r}: remove it first to demand none")
+        if not alone:
+            raise UsageError(
+                f"another policy is trusted for the log {new.origin!r}: replace it by a file about this log alone"
+            )
 
     def remove(self, origin: str) -> None:
         """Trust the log `origin` no longer, and forget its head and policy. Raises UsageError if it was not trusted."""
@@ -166,15 +182,17 @@ class TrustStore:
         Raises Rollback, Fork or InconsistentGrowth with the evidence kept, what `ledger.follow` raises, and
         VerificationFailed(`policy.quorum`).
         """
-        trusted, old = self._trusted(origin), self.head(origin)
+        trusted = self._trusted(origin)
         new = open_checkpoint(note, trusted.verifier, origin)
-        needed = old is not None and 0 < old.size < new.size
-        proof = consistency(old.size, new.size) if old is not None and needed else ()
-        with self._keeping_evidence():
-            head = follow(old, note, proof, trusted.verifier, origin)
-        trusted.witnesses(note)
-        self._keep(head)
-        return head
+        while True:
+            old = self.head(origin)
+            needed = old is not None and 0 < old.size < new.size
+            proof = consistency(old.size, new.size) if old is not None and needed else ()
+            with self._keeping_evidence():
+                head = follow(old, note, proof, trusted.verifier, origin)
+            trusted.witnesses(note)
+            if self._keep(head, old):
+                return head
 
     def observe(self, head: VerifiedHead, consistency: ConsistencySource | None) -> None:
         """Compare a head that need not be the newest, such as a bundle's, with the last one seen.
@@ -184,11 +202,13 @@ class TrustStore:
 
         Raises Fork or InconsistentGrowth with the evidence kept, and VerificationFailed(`policy.quorum`).
         """
-        last = self.head(head.origin)
-        tied = last is None or self._tie(last, head, consistency)
-        self._trusted(head.origin).witnesses(head.note)
-        if last is None or (tied and head.size > last.size):
-            self._keep(head)
+        while True:
+            last = self.head(head.origin)
+            tied = last is None or self._tie(last, head, consistency)
+            self._trusted(head.origin).witnesses(head.note)
+            newer = last is None or (tied and head.size > last.size)
+            if not newer or self._keep(head, last):
+                return
 
     def _tie(self, last: VerifiedHead, head: VerifiedHead, consistency: ConsistencySource | None) -> bool:
         """Whether one of two heads was shown to extend the other. Raises Fork, InconsistentGrowth."""
@@ -229,8 +249,36 @@ class TrustStore:
             self._write(folder, "new.note", error.new)
             raise
 
-    def _keep(self, head: VerifiedHead) -> None:
-        self._write("heads", f"{_name(head.origin)}.note", head.note)
+    def _keep(self, head: VerifiedHead, last: VerifiedHead | None) -> bool:
+        """Keep `head`, which was tied to `last`; False, with nothing changed, if another head was kept meanwhile.
+
+        Else a log could show two histories at one moment to two processes of this user, and only one be remembered.
+        """
+        with self._locked():
+            present = self.head(head.origin)
+            if _tree(present) != _tree(last):
+                return False
+            self._write("heads", f"{_name(head.origin)}.note", head.note)
+        return True
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        path = self._path("heads", ".lock")
+        try:
+            self._make_folders(path)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StorageError(f"cannot write {path}: {error.strerror}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _make_folders(self, path: Path) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for parent in reversed(path.relative_to(self._folder).parents):
+            (self._folder / parent).mkdir(mode=0o700, exist_ok=True)
 
     def _path(self, folder: str, name: str) -> Path:
         return self._folder / folder / name
@@ -243,9 +291,7 @@ class TrustStore:
         path = self._path(folder, name)
         temporary = path.with_name(f".{name}.{secrets.token_hex(8)}")
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for parent in reversed(path.relative_to(self._folder).parents):
-                (self._folder / parent).mkdir(mode=0o700, exist_ok=True)
+            self._make_folders(path)
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
@@ -256,6 +302,18 @@ class TrustStore:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise StorageError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _tree(head: VerifiedHead | None) -> tuple[int, bytes] | None:
+    return (head.size, head.root) if head is not None else None
+
+
+def _demands(log: TrustedLog) -> object:
+    """What a policy demands of the heads of one log, whatever else the file says."""
+    policy = log.policy
+    if policy is None:
+        return None
+    return tuple((w.name, w.verifier) for w in policy.witnesses), tuple(policy.groups.items()), policy.quorum
 
 
 def _name(origin: str) -> str:

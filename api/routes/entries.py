@@ -1,4 +1,4 @@
-"""Entries that clinics and owners write: keys, models, records, revocations, suspensions."""
+"""Entries that clinics and owners write: keys, models, records, revocations, suspensions, approvals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ router = APIRouter(prefix="/v1", tags=["entries"])
 
 @router.post(
     "/entries",
-    summary="Log a key, a model, records, a revocation, a suspension or a clearance",
+    summary="Log a key, a model, records, a revocation, a suspension, a clearance or an approval",
     status_code=201,
     responses={200: {"model": Location, "description": "logged already"}, **errors(400, 401, 403, 413, 429, 507)},
     openapi_extra=binary_body("A signed ledger entry, in canonical JSON.", "application/json"),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import doc_ledger
 import numpy as np
 from doc_joint import add_joint_entries, joint_payload, network, signed_disclosure
 from doc_seeds import ORIGIN, PLACEHOLDER, WHEN, fenced, hex_lines, point, seed, signing_key
@@ -173,6 +174,7 @@ def example() -> Example:
 
     add_joint_entries(log, add, schema(), present, {"server": server, "clinic": clinic, "owner": owner})
     joint = names.index("joint-prediction")
+    add("approval", doc_ledger.approval(published), owner, "example owner")
 
     frontier, nodes = Frontier().extend(map(leaf_hash, log))
     signer = Signer(ORIGIN, seed("log"))

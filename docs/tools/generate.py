@@ -15,8 +15,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "tools")]
 
+import doc_checks  # noqa: E402
 import doc_choosing  # noqa: E402
 import doc_cost  # noqa: E402
+import doc_cost_ledger  # noqa: E402
 import doc_examples  # noqa: E402
 import doc_joint  # noqa: E402
 import doc_joint_tables  # noqa: E402
@@ -29,10 +31,19 @@ PARTS: Mapping[str, Callable[[], str]] = {
     **doc_joint.PARTS,
     **doc_joint_tables.PARTS,
     **doc_reference.PARTS,
+    **doc_checks.PARTS,
     **doc_cost.PARTS,
+    **doc_cost_ledger.PARTS,
     **doc_choosing.PARTS,
 }
-DOCUMENTS = ("docs/spec/protocol.md", "docs/spec/formats.md", "docs/threat-model.md", "docs/reference.md", "README.md")
+DOCUMENTS = (
+    "docs/spec/protocol.md",
+    "docs/spec/formats.md",
+    "docs/threat-model.md",
+    "docs/reference.md",
+    "docs/ledger.md",
+    "README.md",
+)
 
 _PART = re.compile(r"(<!-- generated: (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
 

@@ -70,6 +70,7 @@ class PosixStorage:
         self._archive = PublicationArchive(self._state / "publications")
         self._lock = lock
         self._read_only = lock is None
+        self._disk = disk
         self._files = DurableFiles(folder, self._state / "tmp", disk)
         # Re-entrant, because a commit settles what an earlier one left in doubt.
         self._writing = threading.RLock()
@@ -208,6 +209,7 @@ class PosixStorage:
         with self._writing, self._guard:
             self._closed = True
             self._tiles.clear()
+            self._disk.close()
             if self._lock is not None:
                 os.close(self._lock)
                 self._lock = None

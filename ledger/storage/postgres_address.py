@@ -25,7 +25,7 @@ _URL: Final = re.compile(
     rf"(?:/(?P<database>{_WORD}))?(?:\?(?P<query>[^?#\s]*))?",
     re.ASCII,
 )
-_OPTION: Final = re.compile(r"(?P<name>[a-z_]+)=(?P<value>(?:[A-Za-z0-9._~!$'()*+,;:@/-]|%[0-9A-Fa-f]{2})*)", re.ASCII)
+_OPTION: Final = re.compile(r"(?P<name>[a-z_]+)=(?P<value>(?:[A-Za-z0-9._~!$'()*+,;:/-]|%[0-9A-Fa-f]{2})*)", re.ASCII)
 _SCHEMA: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}", re.ASCII)
 _SECRET: Final = frozenset({"password", "sslpassword", "oauth_client_secret"})
 
@@ -69,7 +69,7 @@ class PostgresAddress:
             else:
                 options.append(item)
         if _SCHEMA.fullmatch(schema) is None:
-            raise UsageError(f"a schema is named with lower-case letters, digits and _, not {schema[:80]!r}")
+            raise UsageError("the schema in the PostgreSQL address is not of lower-case letters, digits and _")
         user, password = found["user"], found["password"]
         place = f"{found['hosts']}/{found['database'] or ''}"
         query = "?" + "&".join(options) if options else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import secrets
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from api import approval_gate as module
 from api.approval_gate import ApprovalGate, approval_gate
 from api.client.audit import verify_bundle
+from api.client.audit_disclosure import VerifiedDisclosure
 from api.client.governance import (
     find_model,
     read_log,
@@ -21,13 +23,14 @@ from api.client.governance import (
 from api.entries import Reference, Revocation
 from api.errors import NotReady, PredictionRefused
 from api.registry import Registry
+from api.service import Service
 from api.settings import Settings
 from ledger import open_checkpoint
 from ledger.errors import ChainRefused, ChainUnavailable
 from privacy import attestation as att
 from privacy.errors import DecodeError, UsageError, VerificationFailed
-from tests.api.conftest import Caller, Running, Upload, ok, refused
-from tests.support import bundles
+from tests.api.conftest import Caller, Running, Upload, ok, refused, with_data
+from tests.support import bundles, disclosures
 from tests.support.hospitals import (
     GOVERNANCE,
     HOSPITALS,
@@ -36,7 +39,8 @@ from tests.support.hospitals import (
     approval,
 )
 from tests.support.joint import SEALED
-from tests.support.joint_server import Joint, ask, compute, deliver, fail, meet
+from tests.support.joint_server import Clock as HeldClock
+from tests.support.joint_server import Held, Joint, ask, compute, deliver, meet
 
 ORIGIN = bundles.ORIGIN
 MODEL = Reference(3, bytes(range(32)))
@@ -363,16 +367,24 @@ def test_a_withdrawal_breaks_a_session_off(service: Running, joint: Joint, contr
 
 
 def test_a_session_survives_that_the_server_starts_again(
-    service: Running, joint: Joint, contract: FakeContract
+    service: Running, joint: Joint, contract: FakeContract, tmp_path: Path
 ) -> None:
     """Nothing is known of the contract then, and a node may poll at once."""
     joint.owner.submit(approval(joint.model, service.settings.origin, HOSPITALS))
-    job = ask(joint)
-    service.service.approvals._said.clear()
-    service.service.joint._ask_contract()
-    service.service.joint.look()
-    assert service.service.jobs.get(job).state == "computing"
-    fail(joint.clinic, job)
+    copy = with_data(service.settings, tmp_path / "data")
+    shutil.copytree(service.settings.data, copy.data)
+    held = Held(Service(copy), joint, HeldClock())
+    try:
+        held.service.approvals._contract = contract
+        with pytest.raises(NotReady, match="lately"):
+            held.service.approvals.check(joint.model)
+        job = held.ask()
+        held.service.approvals._said.clear()
+        held.service.start()
+        held.service.joint.look()
+        assert held.state(job) == "computing"
+    finally:
+        held.service.close()
 
 
 def test_a_server_does_not_start_with_a_governance_it_cannot_keep(tmp_path: Path) -> None:
@@ -388,6 +400,28 @@ def test_a_server_does_not_start_with_a_governance_it_cannot_keep(tmp_path: Path
         with ExitStack() as undo, pytest.raises(error):
             approval_gate(settings, registry, undo)
     assert "127.0.0.1" not in repr(settings), "the address of a node often holds an access token"
+
+
+def test_a_disclosure_carries_the_approval_of_its_prediction(tmp_path: Path) -> None:
+    told = disclosures.tell(tmp_path)
+    world, model = told.story.world, told.story.model.reference
+    logged = world.append(told.story.owner, approval(model, ORIGIN))
+    story = replace(told.story)
+    story.predicted = story.predict(session=bytes(32))
+    prediction = story.log()
+    envelope = story.attest(prediction, approval=told.reference_of(logged.reference))
+    approved = disclosures.DisclosureStory(story, told.handles, prediction, envelope)
+    statement = approved.statement(0)
+    proof = approved.prove(statement)
+    signed = approved.sign(approved.disclosed(statement, proof))
+    path = tmp_path / "d.sealproof"
+    approved.bundle(path, approved.log(signed, proof), [signed, proof], more=[logged.reference.index])
+    found = verify_bundle(path, world.verifier, governance=GOVERNANCE)
+    assert isinstance(found, VerifiedDisclosure)
+    assert found.prediction.approval == logged
+    strict = replace(GOVERNANCE, threshold=3)
+    with pytest.raises(VerificationFailed, match="3 are needed"):
+        verify_bundle(path, world.verifier, governance=strict)
 
 
 def test_a_bundle_without_an_approval_is_refused(honest_bundle: Path, story: bundles.Story) -> None:

@@ -204,7 +204,7 @@ def evidence(folder: Path) -> list[Path]:
 
 def test_a_log_that_contradicts_the_copy_is_refused_and_convicted(log: TileLog, lying: TileLog, tmp_path: Path) -> None:
     mirror_log(Memory(log.files(1000)), LOG, tmp_path)
-    assert isinstance(refused(Memory(lying.files(1000)), tmp_path, "monitor.fork"), Fork)
+    assert isinstance(refused(Memory({"checkpoint": lying.note(1000)}), tmp_path, "monitor.fork"), Fork)
     assert isinstance(refused(Memory(lying.files(2000)), tmp_path, "monitor.consistency"), InconsistentGrowth)
     assert len(evidence(tmp_path)) == 2
     for folder in evidence(tmp_path):

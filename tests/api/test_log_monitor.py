@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from api.cli.main import main
-from api.client.log_evidence import check_evidence
+from api.client.log_evidence import check_evidence, check_extends
 from api.client.log_monitor import Monitor, Round
 from api.client.state_folder import StateFolder
 from api.client.tile_source import FileTiles, HttpTiles, TileSource
 from api.client.trust import TrustedLog, parse_trust
-from ledger import DecodeError, Signer, StorageError, UsageError, VerificationFailed
+from ledger import DecodeError, Fork, Signer, StorageError, UsageError, VerificationFailed, open_checkpoint
 from ledger.cosignature import Cosigner, with_cosignatures
 from ledger.note import Note
 from tests.support.tile_log import Answer, TileLog, serving, sign_head, write
@@ -233,10 +233,10 @@ def test_evidence_is_kept_once_whoever_cosigns(
     log: TileLog, lying: TileLog, witnesses: list[Cosigner], tmp_path: Path
 ) -> None:
     look(tmp_path, View("a", log.files(900)))
-    for time in (1, 2, 3):
-        found = look(tmp_path, View("a", cosigned(lying.files(900), (witnesses[0], time))))
-        assert found.convicted
-    assert len(list((tmp_path / "evidence").iterdir())) == 1
+    stories = [cosigned(lying.files(900), (witnesses[0], time)) for time in (1, 2, 3)]
+    assert all(look(tmp_path, View("a", story)).convicted for story in stories)
+    (folder,) = (tmp_path / "evidence").iterdir()
+    assert (folder / "new.note").read_bytes() == stories[0]["checkpoint"]
 
 
 def test_nothing_moves_on_after_a_conviction(log: TileLog, lying: TileLog, tmp_path: Path) -> None:
@@ -263,6 +263,44 @@ def test_heads_from_elsewhere_are_compared(log: TileLog, lying: TileLog, tmp_pat
     assert found.convicted
     found = look(tmp_path, View("a", log.files(1000)), others=[("bundle", lying.note(1000))])
     assert checks(found) == [("bundle", "monitor.fork")]
+
+
+def test_a_head_that_was_seen_once_is_compared_for_ever(log: TileLog, lying: TileLog, tmp_path: Path) -> None:
+    """Wherever it was seen: the view may be silent now, or not be asked any more."""
+    gone = HttpTiles("http://127.0.0.1:9", retries=0)
+    look(tmp_path, View(gone.name, lying.files(500)))
+    for views in ([gone], []):
+        found = look(tmp_path, View("a", log.files(900)), *views)
+        assert found.convicted
+        assert [finding.check for finding in found.findings] == ["monitor.consistency"]
+        assert remembered(tmp_path) == {lying.note(500)}
+    gone.close()
+
+
+def test_two_heads_of_one_size_need_no_files_to_convict(log: TileLog, lying: TileLog, tmp_path: Path) -> None:
+    look(tmp_path, View("a", log.files(900)))
+    found = look(tmp_path, View("a", {"checkpoint": lying.note(900)}))
+    assert checks(found) == [("a", "monitor.fork")]
+    heads = [open_checkpoint(note, SIGNER.verifier, SIGNER.name) for note in (log.note(900), lying.note(900))]
+    with pytest.raises(Fork):
+        check_extends(*heads, fetch={}.get)
+    check_extends(heads[0], heads[0], fetch={}.get)
+    with pytest.raises(UsageError):
+        check_extends(heads[0], open_checkpoint(log.note(899), SIGNER.verifier, SIGNER.name), fetch={}.get)
+
+
+def test_files_that_change_while_views_are_compared_are_a_finding(log: TileLog, tmp_path: Path) -> None:
+    class Changing(View):
+        asked = 0
+
+        def fetch(self, path: str) -> bytes | None:
+            self.asked += path == "tile/0/001"
+            return bytes(8192) if path == "tile/0/001" and self.asked > 1 else super().fetch(path)
+
+    found = look(tmp_path, Changing("a", log.files(900)), others=[("x", log.note(300))])
+    assert checks(found) == [("a", "tree.root")]
+    assert not found.convicted
+    assert remembered(tmp_path) == set()
 
 
 # -- evidence ---------------------------------------------------------------------------------------------------------

@@ -295,7 +295,7 @@ def test_answers_that_the_ledger_knows_as_something_less_are_counted_in_full(
             checkpoint_size=head.size,
             checkpoint_root=head.root,
         )
-        service._append(sign_entry(less, service.party.reference, service._key))
+        service._published(service._append(sign_entry(less, service.party.reference, service._key)))
         with monkeypatch.context() as patch:
             patch.setattr(delivered, "_counts", lambda *arguments: True)
             request = pair.ask()

@@ -43,7 +43,7 @@ def test_a_mark_that_nothing_generates_is_noticed(tools: ModuleType):
 def test_the_ledger_of_the_examples_is_one_that_a_reader_accepts(tools: ModuleType):
     """Signatures, roles, references, order, coverage: everything that entries alone can show."""
     example = tools.doc_examples.example()
-    registry = Registry()
+    registry = Registry(tools.doc_examples.ORIGIN)
     registry.extend(example.entries)
     assert {entry.body.KIND for entry in map(decode_entry, example.entries)} == set(KINDS)
 

@@ -106,7 +106,8 @@ def test_the_order_of_steps(steps: list[str], tmp_path: Path, signer: Signer, fi
         disk.steps.clear()
         log.append(b"b")
         assert disk.steps == [
-            *["write", "sync"] * 2,  # the entry bundle and the tile
+            *["write"] * 2,  # the entry bundle and the tile
+            *["sync"] * 2,
             *["rename"] * 2,
             *["sync_folder"] * 2,
             *["write", "sync", "rename", "sync_folder"],  # the head

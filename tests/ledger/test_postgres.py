@@ -511,4 +511,7 @@ class TestPassword:
                 provoke()
             assert "w0rd" not in "".join(traceback.format_exception(caught.value))
         assert storage.checkpoint() == b"first"
+        # Not known to happen with an address that was understood; but the words are libpq's and the server's.
+        told = storage._told(postgres_storage.psycopg.OperationalError("no such host:\n pa/ss@w0rd-of-the-test@x"))
+        assert told == "no such host: ***@x"
         storage.close()

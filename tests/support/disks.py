@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -34,7 +34,7 @@ class HastyDisk(Disk):
 
 
 class _Steps(Disk):
-    """Every step goes through `_step`, and happens but for the waiting."""
+    """Every step goes through `_step`, and happens but for the waiting; one after the other, to be counted."""
 
     def __init__(self) -> None:
         self._written: dict[int, Path] = {}
@@ -56,11 +56,19 @@ class _Steps(Disk):
     def sync(self, descriptor: int) -> None:
         self._step("sync", lambda: None, self._written[descriptor])
 
+    def sync_all(self, descriptors: Sequence[int]) -> None:
+        for descriptor in descriptors:
+            self.sync(descriptor)
+
     def rename(self, source: Path, target: Path) -> None:
         self._step("rename", lambda: super(_Steps, self).rename(source, target), source, target)
 
     def sync_folder(self, folder: Path) -> None:
         self._step("sync_folder", lambda: None, folder)
+
+    def sync_folders(self, folders: Sequence[Path]) -> None:
+        for folder in folders:
+            self.sync_folder(folder)
 
     def _step(self, name: str, do: Callable[[], None], path: Path, more: Path | bytes | None = None) -> None:
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""The ledger: `python benchmarks/ledger.py [--rounds 5] [--million 1000000]`.
+"""The ledger: `python benchmarks/ledger_log.py [--rounds 5] [--million 1000000]`.
 
 Every step appends or proves the same entries (400 random bytes each):
 
@@ -322,7 +322,7 @@ def main() -> None:
         "skipped": appends["skipped"],
         "versions": dict(versions((*PACKAGES, *installed))),
         "machine": machine(),
-        "command": f"python benchmarks/ledger.py --rounds {arguments.rounds} --million {arguments.million}",
+        "command": f"python benchmarks/ledger_log.py --rounds {arguments.rounds} --million {arguments.million}",
     }
     out = arguments.json or HERE / "results" / "ledger.json"
     out.parent.mkdir(parents=True, exist_ok=True)
