@@ -14,7 +14,6 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, wait
 from typing import Final
 
 from api.witness.client import WitnessClient
@@ -60,8 +59,10 @@ class Publisher:
         self._known: dict[WitnessClient, int] = {}
         """By witness: the size that it knows, as far as we know."""
         self._asking: set[WitnessClient] = set()
-        self._asked = (0, 0.0)
-        """Size and time of the last round of questions."""
+        self._asked: dict[WitnessClient, tuple[int, float]] = {}
+        """By witness: for which size it was asked last, and when."""
+        self._answers: dict[WitnessClient, tuple[bytes, Signature]] = {}
+        """By witness: its newest cosignature, and of which head."""
         self._wake = threading.Event()
         self._end = threading.Event()
         self._stopping = False
@@ -118,47 +119,55 @@ class Publisher:
                 self._end.wait(_FAILED_SECONDS)
 
     def publish(self) -> None:
-        """Publish the newest integrated head if it is not yet, or with cosignatures that were missing."""
+        """Publish the newest integrated head if it is not yet, or with cosignatures that have come since."""
         head = self._log.head()
         if head.size == 0:
             return
+        note = Note.parse(head.note)
         last = self._log.publications(head.size, 1)
-        signatures = Note.parse(last[0].note).signatures if last else Note.parse(head.note).signatures
-        fresh = not last
-        if fresh:
-            now = int(time.time())
-            text = Note.parse(head.note).text.encode("utf-8")
-            signatures = (*signatures, self._clock.cosign(text, now))
-        missing = [c for c in self._clients if not any(_by(c, s) for s in signatures)]
-        missing = [c for c in missing if c not in self._asking]
-        if not fresh and not missing:
+        if last:
+            signatures = Note.parse(last[0].note).signatures
+        else:
+            signatures = (*note.signatures, self._clock.cosign(note.text.encode("utf-8"), int(time.time())))
+        self._ask_missing(head, signatures)
+        if not last:
+            self._wait_for_quorum(head, Note(note.text, signatures))
+        come = self._come(head, signatures)
+        if last and not come:
             return
-        if not fresh and self._asked[0] == head.size and time.monotonic() - self._asked[1] < _AGAIN_SECONDS:
-            return
-        self._asked = (head.size, time.monotonic())
-        gathered = self._gather(head, signatures, missing)
-        if fresh or len(gathered) > len(signatures):
-            self._log.publish(Note(Note.parse(head.note).text, gathered).format())
-            with self._news:
-                self._news.notify_all()
+        self._log.publish(Note(note.text, (*signatures, *come)).format())
+        with self._news:
+            self._news.notify_all()
 
-    def _gather(
-        self, head: VerifiedHead, signatures: tuple[Signature, ...], clients: Sequence[WitnessClient]
-    ) -> tuple[Signature, ...]:
-        """`signatures`, and those of the witnesses that answer before the quorum is reached or the time is over."""
-        text = Note.parse(head.note).text
-        futures: dict[Future[Signature | None], WitnessClient] = {}
-        for client in clients:
+    def _ask_missing(self, head: VerifiedHead, signatures: Sequence[Signature]) -> None:
+        """Ask every witness that has not cosigned and is not being asked, for the same head not too often."""
+        now = time.monotonic()
+        for client in self._clients:
+            if client in self._asking or any(_by(client, s) for s in signatures):
+                continue
+            size, since = self._asked.get(client, (0, 0.0))
+            if size == head.size and now - since < _AGAIN_SECONDS:
+                continue
+            self._asked[client] = (head.size, now)
             self._asking.add(client)
-            futures[self._begin(client, head)] = client
+            # A thread of its own: a witness that never ends its answer keeps neither us nor the process waiting.
+            threading.Thread(target=self._ask, args=(client, head), name="sealproof-witness", daemon=True).start()
+
+    def _wait_for_quorum(self, head: VerifiedHead, note: Note) -> None:
+        """Wait until the policy is satisfied, nobody is asked any more, or the time is over."""
         end = time.monotonic() + self._seconds
-        pending: set[Future[Signature | None]] = set(futures)
-        while pending and not self._enough(Note(text, signatures).format(), head.origin):
-            done, pending = wait(pending, max(0.0, end - time.monotonic()), "FIRST_COMPLETED")
-            if not done:
-                break
-            signatures = (*signatures, *(s for future in done if (s := future.result()) is not None))
-        return signatures
+        with self._news:
+            while not self._stopping:
+                left, come = end - time.monotonic(), self._come(head, note.signatures)
+                enough = self._enough(Note(note.text, (*note.signatures, *come)).format(), head.origin)
+                if enough or left <= 0 or not any(c in self._asking for c in self._clients):
+                    return
+                self._news.wait(left)
+
+    def _come(self, head: VerifiedHead, signatures: Sequence[Signature]) -> tuple[Signature, ...]:
+        """Cosignatures of this head that witnesses have sent, beside those that are known."""
+        answers = [self._answers.get(client) for client in self._clients]
+        return tuple(a[1] for a in answers if a is not None and a[0] == head.note and a[1] not in signatures)
 
     def _enough(self, note: bytes, origin: str) -> bool:
         if self._policy is None:
@@ -169,34 +178,33 @@ class Publisher:
             return False
         return True
 
-    def _begin(self, client: WitnessClient, head: VerifiedHead) -> Future[Signature | None]:
-        """Ask in a thread of its own: a witness that never ends its answer keeps neither us nor the process waiting."""
-        future: Future[Signature | None] = Future()
-        threading.Thread(
-            target=lambda: future.set_result(self._ask(client, head)), name="sealproof-witness", daemon=True
-        ).start()
-        return future
-
-    def _ask(self, client: WitnessClient, head: VerifiedHead) -> Signature | None:
+    def _ask(self, client: WitnessClient, head: VerifiedHead) -> None:
+        signature: Signature | None = None
         try:
-            old = min(self._known.get(client, 0), head.size)
-            for _ in range(_ATTEMPTS):
-                answer = client.add_checkpoint(old, self._log.consistency_proof(old, head.size), head.note)
-                if answer.signature is not None:
-                    self._known[client] = head.size
-                    return answer.signature
-                if answer.known_size is None or answer.known_size > head.size:
-                    _LOGGER.warning("witness %s did not cosign size %d: %s", client.name, head.size, answer.reason)
-                    return None
-                old = self._known[client] = answer.known_size
-            return None
+            signature = self._cosignature(client, head)
         except Exception as error:
             # Whatever a witness makes its client run into: it is that witness's cosignature that is missing, no more.
             if not self._stopping:
                 _LOGGER.warning("witness %s did not cosign size %d: %s", client.name, head.size, error)
-            return None
-        finally:
+        with self._news:
+            if signature is not None:
+                self._answers[client] = (head.note, signature)
             self._asking.discard(client)
+            self._news.notify_all()
+        self._wake.set()  # it may be late for the first publication of this head, and in time for the next
+
+    def _cosignature(self, client: WitnessClient, head: VerifiedHead) -> Signature | None:
+        old = min(self._known.get(client, 0), head.size)
+        for _ in range(_ATTEMPTS):
+            answer = client.add_checkpoint(old, self._log.consistency_proof(old, head.size), head.note)
+            if answer.signature is not None:
+                self._known[client] = head.size
+                return answer.signature
+            if answer.known_size is None or answer.known_size > head.size:
+                _LOGGER.warning("witness %s did not cosign size %d: %s", client.name, head.size, answer.reason)
+                return None
+            old = self._known[client] = answer.known_size
+        return None
 
 
 def _by(client: WitnessClient, signature: Signature) -> bool:

@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     origin: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_check_origin)] = "localhost/sealproof"
     """Name of the ledger and of its key. It cannot be changed once the ledger exists."""
 
-    ledger: str | None = None
+    ledger: Annotated[str | None, Field(repr=False)] = None
     """Where the ledger lies: sqlite:PATH, tiles:FOLDER (plain files that any log client reads) or postgresql://...
     (several server processes); None is ledger.sqlite in the data folder."""
 

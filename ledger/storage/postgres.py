@@ -358,7 +358,7 @@ class PostgresStorage:
             given = conninfo_to_dict(conninfo)
             more = {name: value for name, value in _DEFAULTS.items() if name not in given}
             connection = psycopg.connect(make_conninfo(conninfo, **more), autocommit=True)
-        except psycopg.Error as error:
+        except (psycopg.Error, UnicodeError) as error:  # UnicodeError: a host name that no name server could know
             raise StorageError(f"cannot connect to {self._address}: {self._told(error)}") from None
         try:
             connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
@@ -386,9 +386,10 @@ class PostgresStorage:
         except psycopg.Error as error:
             raise StorageError(f"{self._address}: {self._told(error)}") from None
 
-    def _told(self, error: psycopg.Error) -> str:
+    def _told(self, error: Exception) -> str:
         """What the driver or the server says, in one line."""
-        return self._address.hide(" ".join((error.diag.message_primary or str(error)).split()))
+        said = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+        return self._address.hide(" ".join((said or str(error)).split()))
 
 
 def _row(cursor: psycopg.Cursor[tuple[Any, ...]]) -> tuple[Any, ...]:

@@ -483,6 +483,7 @@ class TestPassword:
             PostgresAddress.parse(f"postgresql://u:{secret}@/db?host={tmp_path}"),
             PostgresAddress.parse(f"postgresql://u:{secret}@127.0.0.1:99999/db"),
             PostgresAddress.parse(f"postgresql://u:{secret}@127.0.0.1/db?no_such_option=1"),
+            PostgresAddress.parse(f"postgresql://u:{secret}@{'a' * 70}/db"),
             PostgresAddress.parse(f"postgresql://u:{secret}@{secret}.invalid/db?connect_timeout=2"),
         ]
         calls = [PostgresStorage.open, PostgresStorage.exists, lambda a: PostgresStorage.create(a, b"x")]
