@@ -61,7 +61,7 @@ class Publisher:
         self._asking: set[WitnessClient] = set()
         self._asked: dict[WitnessClient, tuple[int, float]] = {}
         """By witness: for which size it was asked last, and when."""
-        self._answers: dict[WitnessClient, tuple[bytes, Signature]] = {}
+        self._answers: dict[WitnessClient, tuple[str, Signature]] = {}
         """By witness: its newest cosignature, and of which head."""
         self._wake = threading.Event()
         self._end = threading.Event()
@@ -129,6 +129,8 @@ class Publisher:
             signatures = Note.parse(last[0].note).signatures
         else:
             signatures = (*note.signatures, self._clock.cosign(note.text.encode("utf-8"), int(time.time())))
+        if not last:
+            self._add_late()
         self._ask_missing(head, signatures)
         if not last:
             self._wait_for_quorum(head, Note(note.text, signatures))
@@ -138,6 +140,18 @@ class Publisher:
         self._log.publish(Note(note.text, (*signatures, *come)).format())
         with self._news:
             self._news.notify_all()
+
+    def _add_late(self) -> None:
+        """Before a newer head is looked at: wait as long again for witnesses that are still busy with the last one.
+
+        Whoever appends fast would else see to it that no head ever has a quorum: each would be left behind while slow
+        witnesses look at it.
+        """
+        shown = self._log.published()
+        note = Note.parse(shown.note)
+        self._wait_for_quorum(shown, note)
+        if come := self._come(shown, note.signatures):
+            self._log.publish(Note(note.text, (*note.signatures, *come)).format())
 
     def _ask_missing(self, head: VerifiedHead, signatures: Sequence[Signature]) -> None:
         """Ask every witness that has not cosigned and is not being asked, for the same head not too often."""
@@ -167,7 +181,8 @@ class Publisher:
     def _come(self, head: VerifiedHead, signatures: Sequence[Signature]) -> tuple[Signature, ...]:
         """Cosignatures of this head that witnesses have sent, beside those that are known."""
         answers = [self._answers.get(client) for client in self._clients]
-        return tuple(a[1] for a in answers if a is not None and a[0] == head.note and a[1] not in signatures)
+        text = Note.parse(head.note).text
+        return tuple(a[1] for a in answers if a is not None and a[0] == text and a[1] not in signatures)
 
     def _enough(self, note: bytes, origin: str) -> bool:
         if self._policy is None:
@@ -188,7 +203,7 @@ class Publisher:
                 _LOGGER.warning("witness %s did not cosign size %d: %s", client.name, head.size, error)
         with self._news:
             if signature is not None:
-                self._answers[client] = (head.note, signature)
+                self._answers[client] = (Note.parse(head.note).text, signature)
             self._asking.discard(client)
             self._news.notify_all()
         self._wake.set()  # it may be late for the first publication of this head, and in time for the next

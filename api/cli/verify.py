@@ -10,6 +10,7 @@ import typer
 
 from api.chain.anchors import compare_head, parse_anchors
 from api.cli.common import (
+    EXIT_ENVIRONMENT,
     EXIT_REFUSED,
     EXIT_USAGE,
     Json,
@@ -31,7 +32,7 @@ from api.client.prediction import Check, VerifiedPrediction
 from api.client.transport import Server
 from api.client.verified_cache import VerifiedCache
 from api.governance import Governance
-from ledger import VerifiedHead
+from ledger import StorageError, VerifiedHead
 from privacy.errors import DecodeError, VerificationFailed
 from privacy.zk.group import group_by_name
 
@@ -62,7 +63,8 @@ def verify(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Verify bundles and disclosures, without key or FHE library. Exit code 0: verified; 1: refused; 2: unreadable.
+    """Verify bundles and disclosures, without key or FHE library. Exit code 0: verified; 1: refused; 2: unreadable;
+    3: a chain that was to be asked did not answer.
 
     Example: sealproof verify prediction.sealproof --log-key log.vkey
     """
@@ -88,6 +90,8 @@ def verify(
             reports.append(_report(bundle, verified, pinned=log_key is not None) | _anchored(compared))
         except VerificationFailed as error:
             reports.append(_refused(bundle, "refused", error.check, error.detail))
+        except StorageError as error:  # of a chain: what the bundle itself shows was not the problem
+            reports.append(_refused(bundle, "unreachable", "chain.unavailable", str(error)))
         except (DecodeError, OSError) as error:
             reports.append(_refused(bundle, "unreadable", "bundle.unreadable", str(error)))
     if as_json:
@@ -96,8 +100,10 @@ def verify(
         for result in reports:
             _print(result)
     states = {result["result"] for result in reports}
-    if states != {"verified"}:
-        raise typer.Exit(EXIT_REFUSED if "refused" in states else EXIT_USAGE)
+    codes = {"refused": EXIT_REFUSED, "unreadable": EXIT_USAGE, "unreachable": EXIT_ENVIRONMENT}
+    for state, code in codes.items():
+        if state in states:
+            raise typer.Exit(code)
 
 
 def _report(
@@ -190,7 +196,7 @@ def _print(result: dict[str, Any]) -> None:
     for check in result["checks"]:
         out.print(f"  {check['name']:<13} {check['seconds']:6.2f} s  {one_line(check['shows'])}", soft_wrap=True)
     for found in result.get("anchors", ()):
-        out.print(f"  {'anchor':<24} {one_line(found['says'])}", soft_wrap=True)
+        out.print(f"  {'anchor':<23} {one_line(found['says'])}", soft_wrap=True)
     if "disclosure" in result:
         shown = result["disclosure"]
         out.print(f"DISCLOSED by {result['clinic']}: {one_line(shown['says'])}", soft_wrap=True)

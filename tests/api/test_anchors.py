@@ -312,6 +312,8 @@ def test_an_environment_that_fails_is_no_verdict(anchored, frozen):
     assert out == ""
     assert "127.0.0.1:1" in err
     assert "token" not in err
+    found = verify(f"http://127.0.0.1:1/token#{ADDRESS}", code=3)
+    assert (found["result"], found["check"]) == ("unreachable", "chain.unavailable")
 
 
 def test_without_web3_the_extra_is_named(tmp_path):
