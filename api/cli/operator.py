@@ -36,6 +36,12 @@ def serve(
     witnesses: Annotated[
         Path | None, typer.Option(help="A tlog-policy file: its witnesses are asked to cosign every head.")
     ] = None,
+    governance: Annotated[
+        Path | None, typer.Option(help="Serve only models that the hospitals of this governance file approved.")
+    ] = None,
+    governance_rpc: Annotated[
+        str | None, typer.Option(help="A node of the governance file's chain, where approvals may be withdrawn.")
+    ] = None,
     exposure_cap: Annotated[
         str | None, typer.Option(help="Refuse predictions beyond this fraction of a model's bits, such as 1/2.")
     ] = None,
@@ -54,7 +60,13 @@ def serve(
     from ledger import Signer
 
     chosen: dict[str, object] = {"data": data, "origin": origin, "registration": "closed" if closed else "open"}
-    given = {"exposure_cap": exposure_cap, "ledger": ledger, "witness_policy": witnesses}
+    given = {
+        "exposure_cap": exposure_cap,
+        "ledger": ledger,
+        "witness_policy": witnesses,
+        "governance": governance,
+        "governance_rpc": governance_rpc,
+    }
     chosen |= {name: value for name, value in given.items() if value is not None}
     app = create_app(Settings.model_validate({**Settings().model_dump(), **chosen}))
 

@@ -37,7 +37,9 @@ from api.settings import Settings
 from ledger import Log, Signer, Verifier, open_checkpoint
 from ledger.cosignature import MAX_TIME, Cosigner, with_cosignatures
 from ledger.errors import InconsistentGrowth, LogMisbehaved, StorageError, UsageError
+from ledger.errors import VerificationFailed as LogRefused
 from ledger.trust_policy import TlogPolicy
+from ledger.witness_wire import WitnessReply
 from privacy.errors import UsageError as ServiceUsageError
 from privacy.errors import VerificationFailed
 from tests.support.lying_log import LyingLog, Tree, entries_of, text_of, write_plain_log
@@ -253,6 +255,41 @@ def test_a_witness_that_breaks_its_client_does_not_stop_publishing(tmp_path: Pat
                 assert publisher.wait_for(size, 5)
         finally:
             publisher.close()
+
+
+class Slow:
+    """A witness that cosigns whatever it is sent, somewhat later than the log waits for it."""
+
+    def __init__(self, number: int, seconds: float) -> None:
+        self.name = f"w{number}"
+        self.verifier = WITNESSES[number].verifier
+        self._number, self._seconds = number, seconds
+
+    def add_checkpoint(self, old: int, proof: Sequence[bytes], checkpoint: bytes) -> WitnessReply:
+        time.sleep(self._seconds)
+        return WitnessReply(WITNESSES[self._number].cosign(text_of(checkpoint), int(time.time())), None, "")
+
+
+def test_whoever_appends_all_the_time_cannot_keep_slow_witnesses_from_every_head(tmp_path: Path) -> None:
+    clients: Any = [Slow(0, 0.5), Slow(1, 0.4)]
+    asked = TlogPolicy.parse(policy(SIGNER.verifier))
+    with Log.create(tmp_path / "log.sqlite", SIGNER) as log:
+        publisher = Publisher(log, Cosigner.generate(clock_name(log.origin)), asked, clients, 0.3)
+        publisher.start()
+        try:
+            end = time.monotonic() + 3
+            while time.monotonic() < end:
+                log.append(b"again")
+                publisher.wake()
+                time.sleep(0.02)
+        finally:
+            publisher.close()
+        good, heads = 0, log.publications(1, 1000)
+        for head in heads:
+            with contextlib.suppress(LogRefused):
+                good += asked.open(head.note, head.origin).time is not None
+    assert good >= 2
+    assert len(heads) < 20, "nor fill the archive with heads that nobody cosigned"
 
 
 def test_a_database_that_is_down_all_night_does_not_fill_the_disk_with_words(
