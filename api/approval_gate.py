@@ -111,8 +111,10 @@ class ApprovalGate:
             except (LedgerError, UsageError) as error:
                 _LOGGER.error("the governance contract cannot be used: %s", error)
                 raise NotReady("the governance contract of this server cannot be used") from error
-            said = (now, refusal)
             with self._lock:
+                # Somebody else may have asked later and heard sooner: an older answer never takes a newer one's place.
+                newer = self._said.get(model)
+                said = newer if newer is not None and newer[0] > now else (now, refusal)
                 self._said[model] = said
         _raise(model, said[1])
 

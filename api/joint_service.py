@@ -221,10 +221,15 @@ class JointService:
             if index == job.clinic:
                 listens = self.nodes.latest(session.owner)
                 if listens is not None and listens.address is not None:  # else the server has just started again
-                    found.append(Offer(job, "A", session.owner, listens.address, session.note))
+                    found.append(Offer(job, "A", session.owner, listens.address, self._shown(session)))
             elif index == session.owner:
-                found.append(Offer(job, "B", session.owner, None, session.note))
+                found.append(Offer(job, "B", session.owner, None, self._shown(session)))
         return found
+
+    def _shown(self, session: Session) -> bytes:
+        """The head of a session with the cosignatures that have come since it was fixed."""
+        published = self._log.publications(session.size, 1)
+        return published[0].note if published and published[0].size == session.size else session.note
 
     def look(self) -> list[tuple[Job, Session]]:
         """Break off every job that cannot go on; the sessions that are to run now, oldest first."""

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from api.witness.client import WitnessClient
-from ledger import Log, VerifiedHead
+from ledger import Log, VerifiedHead, open_checkpoint
 from ledger.cosignature import Cosigner
-from ledger.errors import VerificationFailed
+from ledger.errors import CorruptLog, VerificationFailed
 from ledger.note import Note, Signature
 from ledger.trust_policy import TlogPolicy
 
@@ -41,6 +41,9 @@ class Publisher:
     """Publishes the heads of `log`. `seconds`: how long the quorum of `policy` is waited for before each.
 
     Without a policy heads are published with the clock's cosignature alone.
+
+    A witness may show a head that our own key signed and that this log does not have: then the ledger was restored from
+    an old copy, and whatever is appended to it makes a fork. Nothing is published any more, and `check` says so.
     """
 
     def __init__(
@@ -63,6 +66,8 @@ class Publisher:
         """By witness: for which size it was asked last, and when."""
         self._answers: dict[WitnessClient, tuple[str, Signature]] = {}
         """By witness: its newest cosignature, and of which head."""
+        self._lost: VerifiedHead | None = None
+        """A head that we signed, and that this log does not have."""
         self._wake = threading.Event()
         self._end = threading.Event()
         self._stopping = False
@@ -70,9 +75,30 @@ class Publisher:
         self._thread = threading.Thread(target=self._run, name="sealproof-publisher", daemon=True)
 
     def start(self) -> None:
-        """Begin, with what may have been appended and not published before."""
+        """Begin, with what may have been appended and not published before.
+
+        Witnesses are asked first what they saw last, for as long as a head may wait for them.
+        """
+        asking = [
+            threading.Thread(target=self._look_ahead, args=(client,), name="sealproof-witness", daemon=True)
+            for client in self._clients
+        ]
+        for thread in asking:
+            thread.start()
+        end = time.monotonic() + self._seconds
+        for thread in asking:
+            thread.join(max(0.0, end - time.monotonic()))
         self._wake.set()
         self._thread.start()
+
+    def check(self) -> None:
+        """Raise CorruptLog if a witness has seen a head of ours that this log does not have."""
+        lost = self._lost
+        if lost is not None:
+            raise CorruptLog(
+                f"this ledger's key signed a head of {lost.size} entries that a witness saw and that is not in it: it "
+                "was restored from an old copy. Restore the newest one; nothing is appended or published until then"
+            )
 
     def close(self) -> None:
         """Stop after the head in hand."""
@@ -121,7 +147,7 @@ class Publisher:
     def publish(self) -> None:
         """Publish the newest integrated head if it is not yet, or with cosignatures that have come since."""
         head = self._log.head()
-        if head.size == 0:
+        if head.size == 0 or self._lost is not None:
             return
         note = Note.parse(head.note)
         last = self._log.publications(head.size, 1)
@@ -135,7 +161,7 @@ class Publisher:
         if not last:
             self._wait_for_quorum(head, Note(note.text, signatures))
         come = self._come(head, signatures)
-        if last and not come:
+        if (last and not come) or self._lost is not None:
             return
         self._log.publish(Note(note.text, (*signatures, *come)).format())
         with self._news:
@@ -217,9 +243,21 @@ class Publisher:
                 return answer.signature
             if answer.known_size is None or answer.known_size > head.size:
                 _LOGGER.warning("witness %s did not cosign size %d: %s", client.name, head.size, answer.reason)
+                self._look_ahead(client)
                 return None
             old = self._known[client] = answer.known_size
         return None
+
+    def _look_ahead(self, client: WitnessClient) -> None:
+        """Compare the last head that a witness cosigned with ours. Only what our own key signed counts."""
+        try:
+            seen = open_checkpoint(client.latest(self._log.origin), self._log.verifier, self._log.origin)
+            size = self._log.size
+            if seen.size > size or (seen.size and self._log.root_at(seen.size) != seen.root):
+                self._lost = seen
+                _LOGGER.critical("witness %s has seen %d entries of ours; here are %d", client.name, seen.size, size)
+        except Exception as error:
+            _LOGGER.info("witness %s does not show what it saw last: %s", client.name, error)
 
 
 def _by(client: WitnessClient, signature: Signature) -> bool:

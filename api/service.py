@@ -133,13 +133,6 @@ class Service:
             self._waiting = threading.BoundedSemaphore(_MOST_WAITING)
             self._unpublished = threading.BoundedSemaphore(_MOST_UNPUBLISHED)
             self._key = _server_key(data / "server.key")
-            self.party = self._own_party()
-            self.jobs = JobStore(data / "jobs.sqlite")
-            undo.callback(self.jobs.close)
-            self._nonces = NonceStore(data / "nonces.sqlite")
-            undo.callback(self._nonces.close)
-            self._limiter = RateLimiter(settings.requests_per_minute)
-            self._worker = JobWorker(self.jobs, self, poll=_POLL_SECONDS if self.log.shared else None)
             policy = _witness_policy(settings, self.verifier)
             self.publisher = Publisher(
                 self.log,
@@ -148,6 +141,13 @@ class Service:
                 clients_of(policy) if policy is not None else [],
                 settings.witness_seconds,
             )
+            self.party = self._own_party()
+            self.jobs = JobStore(data / "jobs.sqlite")
+            undo.callback(self.jobs.close)
+            self._nonces = NonceStore(data / "nonces.sqlite")
+            undo.callback(self._nonces.close)
+            self._limiter = RateLimiter(settings.requests_per_minute)
+            self._worker = JobWorker(self.jobs, self, poll=_POLL_SECONDS if self.log.shared else None)
             self._ending = threading.Event()
             self._waiting_to_lead = threading.Thread(target=self._lead_in_turn, name="sealproof-leader", daemon=True)
             self.joint = JointService(
@@ -321,6 +321,7 @@ class Service:
             if found is not None:
                 return Reference.to(found, entry)
             self.registry.check(entry)
+            self.publisher.check()
             appended = self.log.append(entry)
             self.registry.refresh(self.log)
         return Reference(appended.index, appended.leaf_hash)

@@ -17,6 +17,7 @@ import argparse
 import hashlib
 import json
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric import ec  # noqa: E402
 from measure import Step, interleave, machine, summary, versions  # noqa: E402
 
 from api.approval_entries import compressed_key, sign_digest  # noqa: E402
-from api.demo.play_chain import anvil_version, find_anvil  # noqa: E402
+from api.demo.play_chain import anvil_version, find_anvil, play_chains, why_no_chain  # noqa: E402
 from ledger import Checkpoint, Signer, VerifiedHead, open_checkpoint  # noqa: E402
 from ledger.anchors.evm import Artefact, Chain  # noqa: E402
 from ledger.anchors.head_anchor import HeadAnchor  # noqa: E402
@@ -47,7 +48,6 @@ from privacy.zk.bls import (  # noqa: E402
     verify_aggregate,
     verify_possession,
 )
-from tests.support.anvil import start_anvil  # noqa: E402
 
 ORIGIN = "evm.localhost/sealproof"
 SIZES = (1_000, 1_001, 1_000_000, 1_000_001, 1_048_575)
@@ -212,12 +212,8 @@ def measure(rounds: int) -> dict[str, Any]:
     program = find_anvil()
     assert program is not None
     tree = Tree(max(SIZES))
-    anvil = start_anvil()
-    try:
-        with anvil.connected() as chain:
-            gas = {"anchor": anchored(chain, tree), "approvals": approved(chain), "trial": enrolled(chain)}
-    finally:
-        anvil.stop()
+    with tempfile.TemporaryDirectory() as folder, play_chains(Path(folder), (31337,)) as (chain,):
+        gas = {"anchor": anchored(chain, tree), "approvals": approved(chain), "trial": enrolled(chain)}
     artefacts = [Artefact.load(name) for name in CONTRACTS]
     return {
         "ratios": ratios(gas),
@@ -269,8 +265,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if not 1 <= arguments.rounds <= 100:
         parser.error("--rounds is from 1 to 100")
-    if find_anvil() is None:
-        parser.error("anvil, the development chain, is not installed: make anvil")
+    missing = why_no_chain()
+    if missing is not None:
+        parser.error(missing)
     result = measure(arguments.rounds)
     out = arguments.json or HERE / "results" / "evm.json"
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -113,6 +113,11 @@ class Log:
         return self._verifier.name
 
     @property
+    def verifier(self) -> NoteVerifier:
+        """The log's public key."""
+        return self._verifier
+
+    @property
     def shared(self) -> bool:
         """Whether other processes may append too."""
         return self._storage.shared

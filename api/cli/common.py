@@ -125,7 +125,15 @@ def trusted_logs(log_key: str | None) -> list[TrustedLog] | TrustStore:
     """What `--log-key` says to trust, or what is trusted on this machine."""
     text = log_key_text(log_key)
     with log_errors():
-        return parse_trust(text) if text else TrustStore()
+        return [_with_policy(log) for log in parse_trust(text)] if text else TrustStore()
+
+
+def _with_policy(log: TrustedLog) -> TrustedLog:
+    """A log that was given by its key alone, with its witnesses if they are known on this machine."""
+    if log.policy is not None:
+        return log
+    known = TrustStore().trusted(log.origin)
+    return known if known is not None and known.verifier == log.verifier else log
 
 
 def trusted_log(origin: str, log_key: str | None) -> TrustedLog:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +20,7 @@ from api.cli.common import (
     trusted_head,
 )
 from api.client.session import log_errors
+from api.client.times import told
 from api.client.transport import Server
 from ledger.errors import VerificationFailed as LedgerVerificationFailed
 from privacy.errors import UsageError, VerificationFailed
@@ -147,7 +147,7 @@ def status(
                     "size": newest.size,
                     "root": newest.root.hex(),
                     "block": newest.block,
-                    "time": newest.time and datetime.fromtimestamp(newest.time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                    "time": newest.time and told(newest.time),
                     "behind": None if head is None else head.size - newest.size,
                 }
             row["message"] = f"{newest.size} entries of {newest.origin}" + (

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
 import ledger
+from api.client.times import told
 from api.client.trust import ConsistencySource
 from ledger import VerifiedHead
 from ledger.anchors.head import AnchoredHead
@@ -44,7 +44,7 @@ class AnchorComparison:
     @property
     def sentence(self) -> str:
         """What this shows, in words."""
-        when = "" if self.anchored.time is None else f", anchored {_date(self.anchored.time)}"
+        when = "" if self.anchored.time is None else f", anchored {told(self.anchored.time)}"
         there = f"{self.anchored.size} entries at {self.anchor}{when}"
         if self.relation == "same":
             return f"The signed head is the one of {there}."
@@ -62,7 +62,7 @@ class AnchorComparison:
                 "size": self.anchored.size,
                 "root": self.anchored.root.hex(),
                 "block": self.anchored.block,
-                "time": None if self.anchored.time is None else _date(self.anchored.time),
+                "time": None if self.anchored.time is None else told(self.anchored.time),
             },
             "says": self.sentence,
         }
@@ -125,7 +125,3 @@ def _proof(
         raise VerificationFailed(
             "anchor.untied", f"no proof from {old} to {new} entries is to be had: {error}"
         ) from error
-
-
-def _date(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

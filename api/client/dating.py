@@ -8,9 +8,9 @@ head that did not exist then.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Final, Protocol
 
+from api.client.times import told
 from api.client.trust import TrustedLog
 from ledger import VerifiedHead, verify_consistency
 from ledger.errors import VerificationFailed as LogRefused
@@ -54,7 +54,7 @@ def check_in_time(
         return f" That it was made by {until} is the server's word: no policy with witnesses was given."
     limit = int(parse_timestamp(until).timestamp())
     if witnessed.time <= limit:
-        return f" Witnesses had seen it by {_told(witnessed.time)}, before the records' end at {until}."
+        return f" Witnesses had seen it by {told(witnessed.time)}, before the records' end at {until}."
     if archive is None:
         return (
             f" That it was made by {until} is the server's word: this head was cosigned later, and no older one shown."
@@ -71,13 +71,6 @@ def check_in_time(
         if older.time <= limit:
             steps = archive.consistency(older.head.size, head.size) if older.head.size < head.size else ()
             verify_consistency(older.head.size, head.size, steps, older.head.root, head.root)
-            return f" Witnesses had seen it by {_told(older.time)}, before the records' end at {until}."
-    seen = "no witnesses saw it" if first is None else f"witnesses saw it first at {_told(first)}"
+            return f" Witnesses had seen it by {told(older.time)}, before the records' end at {until}."
+    seen = "no witnesses saw it" if first is None else f"witnesses saw it first at {told(first)}"
     raise VerificationFailed("policy.expired", f"the records were to be used until {until}, and {seen}")
-
-
-def _told(seconds: int) -> str:
-    try:
-        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (ValueError, OverflowError, OSError):
-        return f"{seconds} s after 1970"  # cosignatures may claim times that no calendar has

@@ -83,7 +83,8 @@ def read_log(ledger: LedgerAccess, head: VerifiedHead) -> Registry:
 def find_model(registry: Registry, which: str | int) -> LoggedModel:
     """A model or network by index, or the newest by name ("heart", or "heart 2" with its version).
 
-    Raises UsageError if there is none, or if several owners have one of this name.
+    Raises UsageError if there is none, if several owners have one of this name, or if it is one model's name and
+    another one's name and version.
     """
     models: list[LoggedModel] = [*registry.all(Model), *registry.all(Network)]
     if isinstance(which, int):
@@ -93,9 +94,11 @@ def find_model(registry: Registry, which: str | int) -> LoggedModel:
         found = [model for model in found if registry.revocation(model.reference) is None]
     if not found:
         raise UsageError(f"the ledger has no model {which!r}")
+    listed = ", ".join(f"{m.reference.index} of {registry.author_of(m.reference.index).body.name!r}" for m in found)
     if len({model.author for model in found}) > 1:
-        listed = ", ".join(f"{m.reference.index} of {registry.author_of(m.reference.index).body.name!r}" for m in found)
         raise UsageError(f"several owners have a model {which!r}, say which by its ledger index: {listed}")
+    if len({model.body.name for model in found}) > 1:
+        raise UsageError(f"several models are called {which!r}, say which by its ledger index: {listed}")
     return max(found, key=lambda model: model.reference.index)
 
 

@@ -37,7 +37,7 @@ from privacy.errors import DecodeError, UsageError, VerificationFailed
 from privacy.models.schema import Schema
 from privacy.private_files import private_folder, read_private, write_private
 
-__all__ = ["LocatedModel", "Session", "load_reference", "log_errors"]
+__all__ = ["LocatedModel", "Session", "check_model_name", "listed_model", "load_reference", "log_errors"]
 
 LocatedModel = Located[Model] | Located[Network]
 """A linear model for encrypted records, or a network for multi-party computation."""
@@ -170,26 +170,21 @@ class Session:
 
         It is a linear model for encrypted records or a network for multi-party computation: its body says which.
 
-        Owners choose the names of their models, so a name that several of them use names none. Raises UsageError then
-        and if there is none, VerificationFailed, DecodeError, ServerError.
+        Raises UsageError as `listed_model` does, VerificationFailed (`model.name` for a server that lists one model
+        under the name of another), DecodeError, ServerError.
         """
         if isinstance(which, Located):
             return which
+        index = listed_model(self.server, which) if isinstance(which, str) else which
+        reference, entry = self.fetch(index)
         if isinstance(which, str):
-            rows = [m for m in self.server.models() if which in (m.name, f"{m.name} {m.version}") and not m.revoked]
-            if not rows:
-                raise UsageError(f"the server has no model {which!r}")
-            if len({row.owner for row in rows}) > 1:
-                listed = ", ".join(f"{row.index} of {row.owner!r}" for row in rows)
-                raise UsageError(f"several owners have a model {which!r}, say which by its ledger index: {listed}")
-            which = max(row.index for row in rows)
-        reference, entry = self.fetch(which)
+            check_model_name(which, entry.body)
         match entry.body:
             case Model() as model:
                 return Located(reference, model)
             case Network() as network:
                 return Located(reference, network)
-        raise UsageError(f"entry {which} is no model")
+        raise UsageError(f"entry {index} is no model")
 
     def schema(self, model: LocatedModel) -> Schema:
         """The schema of a model, fetched by digest."""
@@ -201,6 +196,31 @@ class Session:
         reference = self.server.append(entry)
         self.check_logged(reference, entry)
         return reference
+
+
+def listed_model(server: Server, which: str) -> int:
+    """The newest model that a server lists under a name, or a name and a version; see `check_model_name`.
+
+    Owners choose the names of their models, so what several of them use, or what is one model's name and another one's
+    name and version, names none. Raises UsageError then and if there is none, DecodeError, ServerError.
+    """
+    rows = [row for row in server.models() if which in (row.name, f"{row.name} {row.version}") and not row.revoked]
+    if not rows:
+        raise UsageError(f"the server has no model {which!r}")
+    listed = ", ".join(f"{row.index} of {row.owner!r}" for row in rows)
+    if len({row.owner for row in rows}) > 1:
+        raise UsageError(f"several owners have a model {which!r}, say which by its ledger index: {listed}")
+    if len({row.name for row in rows}) > 1:
+        raise UsageError(f"several models are called {which!r}, say which by its ledger index: {listed}")
+    return max(row.index for row in rows)
+
+
+def check_model_name(which: str, body: Body) -> None:
+    """Raise VerificationFailed(`model.name`) unless the entry of a model bears the name by which it was asked for."""
+    if isinstance(body, Model | Network) and which not in (body.name, f"{body.name} {body.version}"):
+        raise VerificationFailed(
+            "model.name", f"asked for {which!r}, the server showed {body.name!r} version {body.version!r}"
+        )
 
 
 def load_reference(path: Path) -> Reference:

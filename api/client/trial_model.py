@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast, get_args
 
 from api.binding import Located
-from api.client.session import log_errors
+from api.client.session import check_model_name, listed_model, log_errors
 from api.client.transport import Server
 from api.client.trust import TrustedLog
 from api.entries import Network, Reference, decode_entry
@@ -19,28 +19,23 @@ __all__ = ["published_network", "trial_threshold"]
 def published_network(server: Server, log: TrustedLog, which: str | int) -> Located[Network]:
     """A network by ledger index, or the newest of a name ("heart", or "heart 2" with its version), included in `log`.
 
-    Raises UsageError if there is none, if several owners have one of that name, or if it is a model for encrypted
-    records, whose answers cannot be disclosed; VerificationFailed, DecodeError, ServerError.
+    Raises UsageError as `listed_model` does, and for a model for encrypted records, whose answers cannot be disclosed;
+    VerificationFailed (`model.name` for a server that lists it under another name), DecodeError, ServerError.
     """
-    if isinstance(which, str):
-        rows = [row for row in server.models() if which in (row.name, f"{row.name} {row.version}") and not row.revoked]
-        if not rows:
-            raise UsageError(f"the server has no model {which!r}")
-        if len({row.owner for row in rows}) > 1:
-            listed = ", ".join(f"{row.index} of {row.owner!r}" for row in rows)
-            raise UsageError(f"several owners have a model {which!r}, say which by its ledger index: {listed}")
-        which = max(row.index for row in rows)
-    data = server.entry(which)
+    index = listed_model(server, which) if isinstance(which, str) else which
+    data = server.entry(index)
     with log_errors():
-        proof = TlogProof.parse(server.proof(which))
-        if proof.index != which:
-            raise VerificationFailed("log.index", f"asked for entry {which}, got {proof.index}")
+        proof = TlogProof.parse(server.proof(index))
+        if proof.index != index:
+            raise VerificationFailed("log.index", f"asked for entry {index}, got {proof.index}")
         proof.verify(data, log.verifier, log.origin)
         log.witnesses(proof.checkpoint)
     body = decode_entry(data).body
+    if isinstance(which, str):
+        check_model_name(which, body)
     if not isinstance(body, Network):
-        raise UsageError(f"entry {which} is no network: only answers of two-party computation can be disclosed")
-    return Located(Reference.to(which, data), body)
+        raise UsageError(f"entry {index} is no network: only answers of two-party computation can be disclosed")
+    return Located(Reference.to(index, data), body)
 
 
 def trial_threshold(network: Network, output: str | None, at_least: float) -> tuple[int, int]:

@@ -19,7 +19,7 @@ router = APIRouter(prefix="/v1", tags=["entries"])
     "/entries",
     summary="Log a key, a model, records, a revocation, a suspension, a clearance or an approval",
     status_code=201,
-    responses={200: {"model": Location, "description": "logged already"}, **errors(400, 401, 403, 413, 429, 507)},
+    responses={200: {"model": Location, "description": "logged already"}, **errors(400, 401, 403, 413, 429, 503, 507)},
     openapi_extra=binary_body("A signed ledger entry, in canonical JSON.", "application/json"),
 )
 def post_entry(

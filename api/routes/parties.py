@@ -31,7 +31,10 @@ def health(service: ServiceOf) -> Health:
     "/parties",
     summary="Register a clinic or an owner",
     status_code=201,
-    responses={200: {"model": Location, "description": "registered already"}, **errors(400, 401, 403, 413, 429, 507)},
+    responses={
+        200: {"model": Location, "description": "registered already"},
+        **errors(400, 401, 403, 413, 429, 503, 507),
+    },
     openapi_extra=binary_body("A party entry, signed by the key that it registers.", "application/json"),
 )
 async def register(request: Request, response: Response, service: ServiceOf) -> Location:

@@ -55,7 +55,7 @@ def get_job(job: JobId, service: ServiceOf) -> JobResponse:
     "/predictions/{index}/bundle",
     summary="Download the evidence of a prediction",
     response_class=StreamingResponse,
-    responses={200: {"description": "the bundle", "content": _BUNDLE}, **errors(404, 429, 507)},
+    responses={200: {"description": "the bundle", "content": _BUNDLE}, **errors(404, 429, 503, 507)},
 )
 def get_bundle(
     index: EntryIndex,

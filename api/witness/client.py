@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import weakref
 from collections.abc import Sequence
@@ -55,21 +56,35 @@ class WitnessClient:
         error: the reply says the reason, or the size that the witness knows.
         """
         body = encode_request(old, proof, checkpoint)
+        status, kind, answer = self._exchange("POST", _PATH, body)
+        return parse_answer(status, kind, answer, checkpoint, self.verifier)
+
+    def latest(self, origin: str) -> bytes:
+        """The last head of the log `origin` that the witness cosigned, NOT verified.
+
+        Not every witness shows it. Raises ServerUnreachable, and DecodeError where there is none.
+        """
+        status, _, answer = self._exchange("GET", f"/{hashlib.sha256(origin.encode('utf-8')).hexdigest()}/checkpoint")
+        if status != 200:
+            raise DecodeError("answer of a witness", f"status {status} instead of its last head of {origin!r}")
+        return answer
+
+    def _exchange(self, method: str, path: str, body: bytes | None = None) -> tuple[int, str, bytes]:
+        """Status, content type and body of an answer. Raises ServerUnreachable, DecodeError."""
         headers = {"content-type": "text/plain; charset=utf-8", "accept-encoding": "identity"}
         try:
-            with self._client.stream("POST", self.url + _PATH, content=body, headers=headers) as response:
+            with self._client.stream(method, self.url + path, content=body, headers=headers) as response:
                 if response.headers.get("content-encoding", "identity") != "identity":
                     # Unfolding happens before anything can be counted.
                     raise DecodeError("answer of a witness", "compressed, which was not asked for")
                 answer = self._read(response)
-                status, kind = response.status_code, response.headers.get("content-type", "")
+                return response.status_code, response.headers.get("content-type", ""), answer
         except httpx.TimeoutException as error:
             raise ServerUnreachable(f"the witness {self.name} ({self.url}) did not answer in time") from error
         except httpx.TransportError as error:
             raise ServerUnreachable(f"cannot reach the witness {self.name} ({self.url}): {error}") from error
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             raise DecodeError("answer of a witness", f"not an HTTP answer: {error}") from error
-        return parse_answer(status, kind, answer, checkpoint, self.verifier)
 
     def _read(self, response: httpx.Response) -> bytes:
         end, body = time.monotonic() + self._timeout, bytearray()

@@ -113,7 +113,8 @@ def chain_cost() -> str:
             table(["contract", "transaction", "gas"], [[name, what, f"{value:,}"] for name, what, value in rows]),
             "",
             f"A further hash of a proof costs {_factor(ratios['advance_gas_per_hash'])} gas, a further signer of an "
-            f"enrolment {_factor(ratios['enrol_gas_per_further_signer'])}. Off the chain, a member signs in "
+            f"enrolment {_factor(ratios['enrol_gas_per_further_signer'])}; a hospital's key is recovered from its "
+            "signature in one or two tries, of about 3,000 gas each. Off the chain, a member signs in "
             f"{median('sign')}, and the signature of three is verified in {median('verify_3')}, by the reference "
             f"implementation in {median('verify_3_reference')}.",
             "",

@@ -40,6 +40,8 @@ Finality = Literal["latest", "safe", "finalized"]
 
 _ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
 _SECRET: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_LAST_SECOND: Final = 253_402_300_799
+"""9999-12-31T23:59:59Z: what cannot be written as a date is no time."""
 _CURVE_ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
 
@@ -207,7 +209,10 @@ class Chain:
     def block_time(self, block: int) -> int:
         """When block number `block` was made, in seconds since 1970. Raises ChainUnavailable."""
         with self._translated(f"read block {block}"):
-            return int(self._web3.eth.get_block(block)["timestamp"])
+            time = int(self._web3.eth.get_block(block)["timestamp"])
+        if not 0 <= time <= _LAST_SECOND:
+            raise ChainUnavailable(self.shown, f"says that block {block} was made at {time}, which is no time")
+        return time
 
     def deploy(self, artefact: Artefact, *arguments: Any) -> tuple[Contract, Receipt]:
         """Create a contract, paid by the key. Raises ChainUnavailable, ChainRefused, UsageError."""

@@ -24,6 +24,7 @@ State = Literal["none", "approved", "withdrawn"]
 """What the contract knows of a hospital and an entry."""
 
 _NAME: Final = "ModelApprovals"
+_ATTEMPTS: Final = 3
 _STATES: Final[tuple[State, ...]] = ("none", "approved", "withdrawn")
 
 
@@ -62,8 +63,16 @@ class ModelApprovals:
 
     @classmethod
     def at(cls, chain: Chain, address: str) -> ModelApprovals:
-        """The contract at `address`; its code is compared with ours. Raises ChainRefused for anything else there."""
-        return cls(chain.contract(address, Artefact.load(_NAME)))
+        """The contract at `address`; its code is compared with ours. Raises ChainRefused for anything else there.
+
+        The same code may have been put there by another constructor, which left something else in the storage: a
+        hospital that is listed, and whose withdrawal would still be refused (`chain.rigged`); see `states`, too.
+        """
+        found = cls(chain.contract(address, Artefact.load(_NAME)))
+        for hospital in found.hospitals:
+            if not found.contract.call("is_hospital", hospital):
+                raise found._rigged(f"it lists {hospital}, and would take nothing that it signed")
+        return found
 
     def check_origin(self, origin: str) -> None:
         """Raise ChainRefused(`chain.other-log`) unless the contract is about the models of the log `origin`."""
@@ -88,13 +97,26 @@ class ModelApprovals:
         return bool(self.contract.call("approved", index, leaf))
 
     def states(self, index: int, leaf: bytes) -> dict[str, State]:
-        """What is known of the entry, by hospital. Raises ChainUnavailable."""
-        found = self.contract.call("states", index, leaf)
-        return {hospital: _STATES[int(state)] for hospital, state in zip(self.hospitals, found, strict=True)}
+        """What is known of the entry, by hospital.
+
+        Raises ChainRefused(`chain.rigged`) for answers that no contract made by our constructor gives: a withdrawal
+        would be refused there for ever. ChainUnavailable.
+        """
+        for _ in range(_ATTEMPTS):  # an approval may come between the two questions
+            count, found = self.contract.call("approvals", index, leaf), self.contract.call("states", index, leaf)
+            if len(found) != len(self.hospitals) or not all(state < len(_STATES) for state in found):
+                raise self._rigged("its states are none")
+            states = {hospital: _STATES[state] for hospital, state in zip(self.hospitals, found, strict=True)}
+            if list(states.values()).count("approved") == count:
+                return states
+        raise self._rigged(f"it counts other approvals of entry {index} than its hospitals gave")
 
     def approval_digest(self, index: int, leaf: bytes) -> bytes:
         """What a hospital signs to approve the entry, as the contract computes it."""
         return bytes(self.contract.call("approval_digest", index, leaf))
+
+    def _rigged(self, why: str) -> ChainRefused:
+        return ChainRefused("chain.rigged", f"the contract at {self.contract.address} was not made by ours: {why}")
 
     def withdrawal_digest(self, index: int, leaf: bytes) -> bytes:
         """What a hospital signs to withdraw, as the contract computes it."""

@@ -13,7 +13,7 @@ import pytest
 from api.client.transport import ServerUnreachable
 from api.clock import clock_name
 from api.publishing import Publisher
-from ledger import Log, Signer, StorageError
+from ledger import CorruptLog, Log, Signer, StorageError
 from ledger.cosignature import CosignatureVerifier, Cosigner
 from ledger.errors import VerificationFailed
 from ledger.merkle import verify_consistency
@@ -37,6 +37,12 @@ class FakeWitness:
         self.down = False
         self.asked: list[int] = []
         self.undurable = 0
+        self.shown: bytes | None = None
+
+    def latest(self, origin: str) -> bytes:
+        if self.down or self.shown is None:
+            raise ServerUnreachable("it does not show what it saw")
+        return self.shown
 
     def add_checkpoint(self, old: int, proof: Sequence[bytes], checkpoint: bytes) -> WitnessReply:
         time.sleep(self.seconds)
@@ -239,3 +245,31 @@ def test_a_slow_witness_is_asked_about_the_newest_head_once_it_has_answered(part
         parts.append(publisher, b"%d" % n)
     until(lambda: parts.witnesses[2].size == 5, 3)
     until(lambda: len(parts.policy.open(parts.log.published().note, ORIGIN).cosigned) == 3, 3)
+
+
+@pytest.mark.parametrize("shown", ["ahead", "fork"])
+def test_a_ledger_restored_from_an_old_copy_signs_nothing_on_top_of_it(parts: Set, tmp_path: Path, shown: str) -> None:
+    """Its key signed heads that it has forgotten. Without the question at the start it would sign a fork."""
+    lost = Log.create(tmp_path / "lost.sqlite", parts.signer)
+    lost.append_many([b"a", b"b", b"c"] if shown == "ahead" else [b"x"])
+    parts.log.append(b"a")
+    parts.witnesses[1].shown = lost.checkpoint()
+    parts.witnesses[1].size, parts.witnesses[1].root = lost.head().size, lost.head().root
+    publisher = parts.publisher()
+    with pytest.raises(CorruptLog, match="restored from an old copy"):
+        publisher.check()
+    parts.log.append(b"whatever is appended all the same")
+    publisher.wake()
+    assert not publisher.wait_for(2, 0.5)
+    assert parts.log.publications(0, 9) == []
+    lost.close()
+
+
+def test_a_witness_cannot_stop_a_log_with_a_head_that_its_key_did_not_sign(parts: Set, tmp_path: Path) -> None:
+    stranger = Log.create(tmp_path / "stranger.sqlite", Signer.generate(ORIGIN))
+    stranger.append_many([b"a", b"b", b"c"])
+    parts.witnesses[1].shown = stranger.checkpoint()
+    publisher = parts.publisher()
+    parts.append(publisher, b"a")
+    publisher.check()
+    stranger.close()

@@ -163,3 +163,22 @@ def test_a_policy_without_this_log_or_without_addresses_is_refused_at_the_start(
             Service(Settings(data=tmp_path / "data", witness_policy=file))
     with pytest.raises(UsageError, match="cannot read"):
         Service(Settings(data=tmp_path / "data", witness_policy=tmp_path / "none"))
+
+
+def test_a_server_whose_ledger_is_an_old_copy_appends_nothing(place: Place, tmp_path: Path) -> None:
+    data, copy = tmp_path / "server" / "data", tmp_path / "copy.sqlite"
+    with witnesses(tmp_path, data, ["st-dora"]) as made:
+        file = tmp_path / "policy"
+        file.write_text(policy(made[0].log, made, 1))
+        settings = {"witness_policy": file, "witness_seconds": 5}
+        with listening(data, **settings) as server:
+            Owner.init(tmp_path / "lab-1", server.url, "lab-1", log_key=server.log_key).close()
+        copy.write_bytes((data / "ledger.sqlite").read_bytes())
+        with listening(data, **settings) as server:
+            Owner.init(tmp_path / "lab-2", server.url, "lab-2", log_key=server.log_key).close()
+        (data / "ledger.sqlite").write_bytes(copy.read_bytes())
+        with listening(data, **settings) as server:
+            with pytest.raises(OSError, match="500"):
+                Owner.init(tmp_path / "lab-3", server.url, "lab-3", log_key=server.log_key)
+            size = open_checkpoint(Server(server.url).checkpoint(), made[0].log, ORIGIN).size
+            assert size == 2, "what was published is still shown"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,8 +30,10 @@ def tool() -> ModuleType:
 
 
 @pytest.mark.slow
-def test_the_readme_shows_what_happens():
-    done = subprocess.run([sys.executable, str(TOOL)], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("part", ["--without", "--only"])
+def test_the_readme_shows_what_happens(part: str):
+    """Everything but the demonstration, which takes as long as that, and the demonstration."""
+    done = subprocess.run([sys.executable, str(TOOL), part, "demo"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -48,6 +51,16 @@ def test_a_changed_output_is_noticed(tool: ModuleType):
     assert "VERIFIED" in block
     assert tool.normalised(block) != tool.normalised(block.replace("VERIFIED", "REFUSED"))
     assert tool.normalised(block) == tool.normalised(block.replace("0.00 s", "7.31 s"))
+
+
+def test_signatures_may_differ_and_who_signed_may_not(tool: ModuleType):
+    text = (ROOT / "docs" / "ledger.md").read_text(encoding="utf-8")
+    block = tool.blocks(text)["since-shell"][0]
+    shown = re.findall(r"^— (\S+) (\S+)$", block, re.M)
+    assert len(shown) == 4
+    for name, signature in shown:
+        assert tool.normalised(block.replace(signature, "A" * 96)) == tool.normalised(block)
+        assert tool.normalised(block.replace(f"— {name} ", "— another ")) != tool.normalised(block)
 
 
 def test_what_tells_of_chains_is_left_out_only_where_there_is_none(tool: ModuleType):

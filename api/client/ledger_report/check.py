@@ -12,9 +12,11 @@ Steps 3 to 5 need a source. The PDF is checked by its digest alone.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from api.client.ledger_report.csv_file import csv_bytes
 from api.client.ledger_report.files import decode_heads, read_file
@@ -34,6 +36,10 @@ from ledger.note import Note
 from privacy.errors import UsageError, VerificationFailed
 
 __all__ = ["CheckedReport", "LedgerNow", "check_report"]
+
+_VERSION: Final = re.compile(r"([0-9]{1,6})\.([0-9]{1,6})(?![0-9])")
+_FIRST: Final = (0, 3)
+"""The first version that made reports."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +76,8 @@ def check_report(
 
     Raises:
         VerificationFailed: `report.signer`, `note.unsigned` or `note.signature` for another signer, `report.digest` for
-            an altered file, `report.log`, `monitor.rollback`, `report.heads`, `report.csv`, `report.page`, and as
-            `read_ledger` does.
+            an altered file, `report.log`, `monitor.rollback`, `report.heads`, `report.csv`, `report.page`,
+            `report.version` for a page of a version that is not known to have made any, and as `read_ledger` does.
         UsageError: there is neither a key nor a ledger to tell whose report it is, or the policy is missing.
         DecodeError, OSError: what cannot be read.
     """
@@ -100,6 +106,11 @@ def check_report(
     if manifest != replace(Manifest.of(report, manifest.digests), made_by=manifest.made_by):
         raise VerificationFailed("report.note", "its counts are not those that the ledger gives")
     same = manifest.made_by == VERSION
+    if not same and not _earlier(manifest.made_by):
+        raise VerificationFailed(
+            "report.version",
+            f"the page claims version {manifest.made_by}, of which {VERSION} knows nothing: check it with that version",
+        )
     if same:
         _compare("report.page", HTML, files[HTML], html_bytes(report))
     return CheckedReport(manifest, found.name, found.public_key, party, True, same)
@@ -126,9 +137,10 @@ def _read_again(manifest: Manifest, kept: bytes, ledger: LedgerNow, progress: Pr
 
 
 def _check_kept(kept: Sequence[VerifiedHead], archive: Sequence[VerifiedHead]) -> None:
-    """The report left out no head that the archive shows, and no date of the server's clock.
+    """The report left out no head that the archive shows, and no date.
 
-    Witnesses may have cosigned after the report was made, so theirs may be missing.
+    A published head gets no more cosignatures once there is a larger one. Only the last head of the report may have
+    been cosigned by witnesses after it was made, so theirs may be missing there.
     """
     by_size = {head.size: head for head in kept}
     for head in archive:
@@ -137,9 +149,9 @@ def _check_kept(kept: Sequence[VerifiedHead], archive: Sequence[VerifiedHead]) -
         ours = by_size.get(head.size)
         if ours is None or ours.root != head.root:
             raise VerificationFailed("report.heads", f"the published head of {head.size} entries is not in the report")
-        clock = clock_name(head.origin)
+        names = {clock_name(head.origin)} if head.size == kept[-1].size else None
         shown, had = (Note.parse(one.note).signatures for one in (head, ours))
-        if any(signature.name == clock and signature not in had for signature in shown):
+        if any((names is None or signature.name in names) and signature not in had for signature in shown):
             raise VerificationFailed("report.heads", f"a date of the head of {head.size} entries is not in the report")
 
 
@@ -158,6 +170,14 @@ def _signer(note: Note, reading: LedgerReading) -> tuple[Verifier, Party]:
     raise VerificationFailed(
         "report.signer", f"signed by {names}, who is no party of the ledger: give the key you expect (--reporter-key)"
     )
+
+
+def _earlier(made_by: str) -> bool:
+    """Whether a version before this one may have made a report, whose page need then not be the same."""
+    found, ours = (_VERSION.match(version) for version in (made_by, VERSION))
+    if found is None or ours is None:
+        return False
+    return _FIRST <= tuple(map(int, found.groups())) < tuple(map(int, ours.groups()))
 
 
 def _compare(check: str, name: str, found: bytes, expected: bytes) -> None:
