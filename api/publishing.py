@@ -97,7 +97,8 @@ class Publisher:
         if lost is not None:
             raise CorruptLog(
                 f"this ledger's key signed a head of {lost.size} entries that a witness saw and that is not in it: it "
-                "was restored from an old copy. Restore the newest one; nothing is appended or published until then"
+                "was restored from an old copy (restore the newest one), or somebody else has the key (start a new log). "
+                "Nothing is appended or published until then"
             )
 
     def close(self) -> None:
