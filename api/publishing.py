@@ -97,7 +97,7 @@ class Publisher:
         if lost is not None:
             raise CorruptLog(
                 f"this ledger's key signed a head of {lost.size} entries that a witness saw and that is not in it: it "
-                "was restored from an old copy (restore the newest one), or somebody else has the key (start a new log). "
+                "was restored from an old copy (restore the newest), or somebody else has the key (start a new log). "
                 "Nothing is appended or published until then"
             )
 

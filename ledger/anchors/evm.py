@@ -42,6 +42,8 @@ _ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
 _SECRET: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _LAST_SECOND: Final = 253_402_300_799
 """9999-12-31T23:59:59Z: what cannot be written as a date is no time."""
+_MOST_GAS: Final = 1 << 24
+"""What one transaction may take at most (EIP-7825). Gas and fees are the node's word, and the key's account pays."""
 _CURVE_ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
 
@@ -251,7 +253,9 @@ class Chain:
         with self._lock:
             with self._translated(what):
                 sender = web3.Web3.to_checksum_address(self.key.address)
-                gas = call.estimate_gas({"from": sender})
+                gas = int(call.estimate_gas({"from": sender}))
+                if gas + gas // 4 > _MOST_GAS:
+                    raise ChainUnavailable(self.shown, f"asks {gas} gas to {what}: no transaction may take so much")
                 transaction = call.build_transaction(
                     {
                         "from": sender,

@@ -118,6 +118,10 @@ class PosixStorage:
             storage = cls(folder, _lock(folder), disk or Disk())
         try:
             with _translated(folder):
+                for inner in (storage._state, storage._state / "tmp"):
+                    # What is left there is removed: somebody else's folder must not be reached through a link.
+                    if inner.is_symlink():
+                        raise CorruptLog(f"{inner} is a link; a log's own folders are none")
                 (storage._state / "tmp").mkdir(exist_ok=True)
                 for left in (storage._state / "tmp").iterdir():
                     left.unlink()

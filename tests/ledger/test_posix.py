@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from ledger import CorruptLog, Log, LogLocked, Signer, StorageError, UsageError, VerificationFailed
-from ledger.checkpoint import open_checkpoint
-from ledger.merkle import Frontier, leaf_hash
+from ledger.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
+from ledger.merkle import Frontier, empty_root, leaf_hash
 from ledger.storage.base import Batch
 from ledger.storage.posix import PosixStorage
 from ledger.tiles import EntryBundle, Tile, entry_bundles, tiles
@@ -403,3 +403,20 @@ class TestDamage:
         storage.commit(good)
         assert storage.checkpoint() == b"next"
         storage.close()
+
+
+@pytest.mark.parametrize("linked", [".state", ".state/tmp"])
+def test_a_folder_behind_a_link_is_not_emptied(tmp_path: Path, signer: Signer, linked: str) -> None:
+    """Whoever can write into the log's folder had any other folder emptied when the log was opened."""
+    first = sign_checkpoint(Checkpoint(signer.name, 0, empty_root()), signer)
+    folder, other = tmp_path / "log", tmp_path / "other"
+    PosixStorage.create(folder, first).close()
+    (folder / linked).rename(other)
+    (other / "tmp").mkdir(exist_ok=True)
+    for kept in (other / "kept", other / "tmp" / "kept"):
+        kept.write_bytes(b"somebody else's")
+    (folder / linked).symlink_to(other)
+    with pytest.raises(CorruptLog, match="is a link"):
+        PosixStorage.open(folder)
+    assert (other / "kept").exists()
+    assert (other / "tmp" / "kept").exists()
