@@ -37,7 +37,7 @@ class Settings(BaseSettings):
 
     ledger: Annotated[str | None, Field(repr=False)] = None
     """Where the ledger lies: sqlite:PATH, tiles:FOLDER (plain files that any log client reads) or postgresql://...
-    (several server processes); None is ledger.sqlite in the data folder."""
+    (several servers, which share the data folder); None is ledger.sqlite in the data folder."""
 
     witness_policy: Path | None = None
     """A tlog-policy file with the witnesses that are asked to cosign every head; None asks nobody."""
