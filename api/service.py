@@ -105,7 +105,8 @@ threads that answer those who only read."""
 
 
 class Service:
-    """A running server. Close it; a second one on the same folder is refused while it is open (LogLocked)."""
+    """A running server. Close it; until then a second one on the same folder is refused (LogLocked), unless its ledger
+    is one that several may write."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
