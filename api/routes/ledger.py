@@ -9,7 +9,8 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import PlainTextResponse
 
 from api.routes.dependencies import EntryIndex, ServiceOf, errors
-from ledger.errors import UsageError
+from api.service import Service
+from ledger.errors import NotInLog, UsageError
 
 __all__ = ["router"]
 
@@ -26,6 +27,13 @@ _LIST = {"content": {"application/json": {"example": ["CsUYapGGPo4dkMgIAUqom/Xaj
 
 Size = Annotated[int, Query(ge=0, le=2**53 - 1, examples=[5])]
 Limit = Annotated[int, Query(ge=1, le=_MOST, examples=[16])]
+
+
+def _check_published(service: Service, what: str, value: int, size: int) -> None:
+    """Nothing is shown before a head with it is published: `value` needs one of `size` entries. Raises NotInLog."""
+    published = service.log.published().size
+    if size > published:
+        raise NotInLog(what, value, published)
 
 
 def _base64(data: bytes) -> str:
@@ -61,15 +69,17 @@ def get_checkpoints(service: ServiceOf, start: Size = 0, limit: Limit = _MOST) -
 )
 def get_entry(index: EntryIndex, service: ServiceOf) -> Response:
     """The canonical bytes of an entry: exactly what its leaf hash is of."""
+    _check_published(service, "index", index, index + 1)
     return Response(service.log.entry(index), media_type="application/json")
 
 
 @router.get("/entries", summary="Many entries", responses={200: _LIST, **errors(404)})
 def get_entries(service: ServiceOf, start: Size = 0, stop: Size | None = None) -> list[str]:
     """Entries start to stop - 1 in base64, at most 256; without `stop`, as many as there are."""
-    end = min(start + _MOST, service.log.size) if stop is None else stop
+    end = min(start + _MOST, service.log.published().size) if stop is None else stop
     if end - start > _MOST:
         raise UsageError(f"at most {_MOST} entries at a time, asked for {end - start}")
+    _check_published(service, "stop", end, end)
     return [_base64(entry) for entry in service.log.entries(start, end)]
 
 
@@ -87,4 +97,5 @@ def get_proof(index: EntryIndex, service: ServiceOf) -> PlainTextResponse:
 @router.get("/consistency", summary="Proof that the ledger only grew", responses={200: _LIST, **errors(404)})
 def get_consistency(service: ServiceOf, old: Size, new: Size) -> list[str]:
     """Hashes (base64) that show the ledger of `new` entries to extend that of `old` entries (RFC 9162, 2.1.4)."""
+    _check_published(service, "new size", new, new)
     return [_base64(node) for node in service.log.consistency_proof(old, new)]

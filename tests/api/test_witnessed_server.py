@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from api.client.audit import verify_bundle
 from api.client.clinic import Clinic
@@ -182,3 +183,27 @@ def test_a_server_whose_ledger_is_an_old_copy_appends_nothing(place: Place, tmp_
                 Owner.init(tmp_path / "lab-3", server.url, "lab-3", log_key=server.log_key)
             size = open_checkpoint(Server(server.url).checkpoint(), made[0].log, ORIGIN).size
             assert size == 2, "what was published is still shown"
+
+
+def test_nothing_is_shown_before_its_head_is_published(tmp_path: Path) -> None:
+    """Appended and durable, and not yet shown to witnesses: no reader gets it, under whatever address."""
+    from api.entries import Party, sign_entry
+    from tests.support.service import running
+
+    with running(tmp_path / "data") as server:
+        service = server.client.app.state.service
+        service.publisher.close()  # from now on nothing is published
+        key = Ed25519PrivateKey.generate()
+        entry = sign_entry(Party("owner", "lab", key.public_key().public_bytes_raw()), None, key)
+        index = service._append(entry).index
+        assert service.log.size == index + 1
+        for path in (
+            f"/v1/ledger/entries/{index}",
+            f"/v1/ledger/entries?start=0&stop={index + 1}",
+            f"/v1/ledger/proof/{index}",
+            f"/v1/ledger/consistency?old={index}&new={index + 1}",
+            f"/log/tile/0/000.p/{index + 1}",
+            f"/log/tile/entries/000.p/{index + 1}",
+        ):
+            assert server.client.get(path).status_code == 404, path
+        assert len(server.client.get("/v1/ledger/entries").json()) == index
