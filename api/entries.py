@@ -57,6 +57,7 @@ __all__ = [
     "ENTRY_DOMAIN",
     "KINDS",
     "MAX_ENTRY_BYTES",
+    "WRITERS",
     "AnyEntry",
     "Approval",
     "ApprovalSignature",
@@ -331,6 +332,23 @@ _BODIES: tuple[type[Body], ...] = (
 BodyT = TypeVar("BodyT", bound=Body, covariant=True)
 
 KINDS: Mapping[str, type[Body]] = MappingProxyType({body.KIND: body for body in _BODIES})
+
+WRITERS: Mapping[type[Body], tuple[str, ...]] = MappingProxyType(
+    {
+        Key: ("clinic",),
+        Records: ("clinic",),
+        CommittedRecords: ("clinic",),
+        Model: ("owner",),
+        Network: ("owner",),
+        Prediction: ("server",),
+        JointPrediction: ("server",),
+        Disclosure: ("clinic",),
+        Approval: ("owner", "server"),
+    }
+)
+"""Roles of who may write what. A revocation is by whoever wrote its target, a suspension or clearance by one of its two
+parties."""
+
 """Every kind of entry, by the name that the entry carries."""
 
 

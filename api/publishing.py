@@ -18,7 +18,7 @@ from typing import Final
 
 from api.witness.client import WitnessClient
 from ledger import Log, VerifiedHead, open_checkpoint
-from ledger.cosignature import Cosigner
+from ledger.cosignature import Cosigner, with_cosignatures
 from ledger.errors import CorruptLog, VerificationFailed
 from ledger.note import Note, Signature
 from ledger.trust_policy import TlogPolicy
@@ -130,7 +130,7 @@ class Publisher:
         The newest head where none has it.
         """
         for head in self._log.publications(index + 1, _LOOKED_AT):
-            if self._enough(head.note, head.origin):
+            if self._enough(head.note):
                 return head
         return self._log.published()
 
@@ -150,21 +150,20 @@ class Publisher:
         head = self._log.head()
         if head.size == 0 or self._lost is not None:
             return
-        note = Note.parse(head.note)
-        last = self._log.publications(head.size, 1)
-        if last:
-            signatures = Note.parse(last[0].note).signatures
+        published = self._log.publications(head.size, 1)
+        if published:
+            note = published[0].note
         else:
-            signatures = (*note.signatures, self._clock.cosign(note.text.encode("utf-8"), int(time.time())))
-        if not last:
             self._add_late()
-        self._ask_missing(head, signatures)
-        if not last:
-            self._wait_for_quorum(head, Note(note.text, signatures))
-        come = self._come(head, signatures)
-        if (last and not come) or self._lost is not None:
+            text = Note.parse(head.note).text.encode("utf-8")
+            note = with_cosignatures(head.note, [self._clock.cosign(text, int(time.time()))])
+        self._ask_missing(head, Note.parse(note).signatures)
+        if not published:
+            self._wait_for_quorum(note)
+        answered = self._answered(note)
+        if (published and answered == note) or self._lost is not None:
             return
-        self._log.publish(Note(note.text, (*signatures, *come)).format())
+        self._log.publish(answered)
         with self._news:
             self._news.notify_all()
 
@@ -174,11 +173,10 @@ class Publisher:
         Whoever appends fast would else see to it that no head ever has a quorum: each would be left behind while slow
         witnesses look at it.
         """
-        shown = self._log.published()
-        note = Note.parse(shown.note)
-        self._wait_for_quorum(shown, note)
-        if come := self._come(shown, note.signatures):
-            self._log.publish(Note(note.text, (*note.signatures, *come)).format())
+        note = self._log.published().note
+        self._wait_for_quorum(note)
+        if (answered := self._answered(note)) != note:
+            self._log.publish(answered)
 
     def _ask_missing(self, head: VerifiedHead, signatures: Sequence[Signature]) -> None:
         """Ask every witness that has not cosigned and is not being asked, for the same head not too often."""
@@ -194,28 +192,27 @@ class Publisher:
             # A thread of its own: a witness that never ends its answer keeps neither us nor the process waiting.
             threading.Thread(target=self._ask, args=(client, head), name="sealproof-witness", daemon=True).start()
 
-    def _wait_for_quorum(self, head: VerifiedHead, note: Note) -> None:
+    def _wait_for_quorum(self, note: bytes) -> None:
         """Wait until the policy is satisfied, nobody is asked any more, or the time is over."""
         end = time.monotonic() + self._seconds
         with self._news:
             while not self._stopping:
-                left, come = end - time.monotonic(), self._come(head, note.signatures)
-                enough = self._enough(Note(note.text, (*note.signatures, *come)).format(), head.origin)
-                if enough or left <= 0 or not any(c in self._asking for c in self._clients):
+                left = end - time.monotonic()
+                if self._enough(self._answered(note)) or left <= 0 or not any(c in self._asking for c in self._clients):
                     return
                 self._news.wait(left)
 
-    def _come(self, head: VerifiedHead, signatures: Sequence[Signature]) -> tuple[Signature, ...]:
-        """Cosignatures of this head that witnesses have sent, beside those that are known."""
+    def _answered(self, note: bytes) -> bytes:
+        """The note with the cosignatures of its head that witnesses have sent since."""
+        text = Note.parse(note).text
         answers = [self._answers.get(client) for client in self._clients]
-        text = Note.parse(head.note).text
-        return tuple(a[1] for a in answers if a is not None and a[0] == text and a[1] not in signatures)
+        return with_cosignatures(note, [answer[1] for answer in answers if answer is not None and answer[0] == text])
 
-    def _enough(self, note: bytes, origin: str) -> bool:
+    def _enough(self, note: bytes) -> bool:
         if self._policy is None:
             return True
         try:
-            self._policy.open(note, origin)
+            self._policy.open(note, self._log.origin)
         except VerificationFailed:
             return False
         return True

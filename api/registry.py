@@ -12,11 +12,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from api.approval_entries import verify_approval
 from api.binding import Located, check_coverage, check_order, parameters_of
 from api.entries import (
+    WRITERS,
     AnyEntry,
     Approval,
     Body,
@@ -65,19 +66,6 @@ AnyBody = TypeVar(
 )
 
 ModelT = TypeVar("ModelT", Model, Network)
-
-_ROLES: Final[dict[type[Body], tuple[str, ...]]] = {
-    Key: ("clinic",),
-    Records: ("clinic",),
-    CommittedRecords: ("clinic",),
-    Model: ("owner",),
-    Network: ("owner",),
-    Prediction: ("server",),
-    JointPrediction: ("server",),
-    Disclosure: ("clinic",),
-    Approval: ("owner", "server"),
-}
-"""Who writes what. A revocation is by whoever wrote its target, a suspension or clearance by one of its two parties."""
 
 
 @dataclass(frozen=True)
@@ -142,20 +130,20 @@ class Registry:
 
     def get(self, index: int, kind: type[AnyBody]) -> Logged[AnyBody]:
         """Entry `index`, which must be of this kind."""
-        with self._lock:
-            if not 0 <= index < len(self._entries):
-                raise VerificationFailed("ledger.reference", f"there is no entry {index}")
-            found = self._entries[index]
+        found = self._at(index)
         if not isinstance(found.body, kind):
             raise VerificationFailed("ledger.reference", f"entry {index} is a {found.body.KIND}, not a {kind.KIND}")
         return Logged(found.reference, found.body, found.author)
 
     def reference(self, index: int) -> Reference:
         """The reference to entry `index`, whatever it is."""
+        return self._at(index).reference
+
+    def _at(self, index: int) -> Logged[Body]:
         with self._lock:
             if not 0 <= index < len(self._entries):
                 raise VerificationFailed("ledger.reference", f"there is no entry {index}")
-            return self._entries[index].reference
+            return self._entries[index]
 
     def resolve(self, reference: Reference, kind: type[AnyBody]) -> Logged[AnyBody]:
         """The entry that a reference means: index and leaf hash must both fit."""
@@ -182,10 +170,7 @@ class Registry:
 
     def author_of(self, index: int) -> Logged[Party]:
         """The party that wrote entry `index`; a party wrote its own."""
-        with self._lock:
-            if not 0 <= index < len(self._entries):
-                raise VerificationFailed("ledger.reference", f"there is no entry {index}")
-            entry = self._entries[index]
+        entry = self._at(index)
         return self.get((entry.author or entry.reference).index, Party)
 
     def revocation(self, reference: Reference, size: int | None = None) -> int | None:
@@ -305,7 +290,7 @@ class Registry:
     def _check_authored(self, entry: AnyEntry, author: Logged[Party]) -> None:
         verify_signature(entry, author.body.public_key)
         body = entry.body
-        roles = _ROLES.get(type(body))
+        roles = WRITERS.get(type(body))
         if roles is not None and author.body.role not in roles:
             who = " or ".join(roles)
             raise VerificationFailed("entry.role", f"a {body.KIND} is written by a {who}, not by a {author.body.role}")
@@ -334,6 +319,13 @@ class Registry:
                 self._check_clearance(body, author)
             case Approval():
                 self._check_approval(body)
+
+    def _meant(self, reference: Reference) -> Logged[Body]:
+        """The entry that a reference means, of whatever kind."""
+        index = reference.index
+        if not 0 <= index < self.size or self._entries[index].reference.leaf != reference.leaf:
+            raise VerificationFailed("ledger.reference", f"entry {index} is not there or has another leaf hash")
+        return self._entries[index]
 
     def _check_key(self, key: Key, author: Logged[Party]) -> None:
         if key.clinic != author.body.name:
@@ -452,20 +444,14 @@ class Registry:
             raise UsageError(
                 "this index does not know its log's origin, which approvals name: make it with Registry(origin)"
             )
-        index = approval.model.index
-        if not 0 <= index < self.size or self._entries[index].reference.leaf != approval.model.leaf:
-            raise VerificationFailed("ledger.reference", f"entry {index} is not there or has another leaf hash")
-        target = self._entries[index].body
+        target = self._meant(approval.model).body
         if not isinstance(target, Model | Network):
             raise VerificationFailed("approval.model", f"a {target.KIND} is not approved, only models and networks are")
         self.check_not_revoked(approval.model)
         verify_approval(approval, self._origin)
 
     def _check_revocation(self, revocation: Revocation, author: Logged[Party]) -> None:
-        index = revocation.target.index
-        if not 0 <= index < self.size or self._entries[index].reference.leaf != revocation.target.leaf:
-            raise VerificationFailed("ledger.reference", f"entry {index} is not there or has another leaf hash")
-        target = self._entries[index]
+        target = self._meant(revocation.target)
         if not isinstance(target.body, Key | Model | Records | Network | CommittedRecords):
             raise VerificationFailed("revocation.target", f"a {target.body.KIND} cannot be revoked")
         if target.author != author.reference:

@@ -54,7 +54,7 @@ from api.exposure import bits_of_groups, recount
 from api.jobs import Job, JobStore, JobWorker
 from api.joint_prediction import attest_joint, write_joint_bundle
 from api.joint_service import JointService
-from api.leader import Leadership, alone
+from api.leader import Leadership
 from api.limits import RateLimiter
 from api.nonces import NonceStore
 from api.policy import check_cap, check_use
@@ -75,6 +75,7 @@ from api.witness.client import clients_of
 from ledger import Log, Signer, Verifier
 from ledger.cosignature import Cosigner
 from ledger.errors import LogLocked, StorageError
+from ledger.files import held_lock
 from ledger.storage.locate import LogPlace, open_or_create
 from ledger.trust_policy import TlogPolicy
 from privacy.ckks.canonical import encode_input
@@ -114,7 +115,7 @@ class Service:
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
         for name in ("models", "admitted"):
             (data / name).mkdir(exist_ok=True, mode=0o700)
-        with ExitStack() as undo, alone(data / "start.lock"):
+        with ExitStack() as undo, held_lock(data / "start.lock"):
             signer = _log_key(data / "log.key", settings.origin)
             self.verifier = signer.verifier
             self.log = undo.enter_context(open_or_create(_place(settings), signer))

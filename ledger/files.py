@@ -9,12 +9,13 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
-__all__ = ["Disk", "DurableFiles", "fsync_folder"]
+__all__ = ["Disk", "DurableFiles", "fsync_folder", "held_lock", "lock_file"]
 
 _T = TypeVar("_T")
 _REMEMBERED: Final = 10_000
@@ -23,6 +24,38 @@ _OPEN: Final = 64
 """Files that are open at once."""
 _AT_ONCE: Final = 8
 """Threads that wait for the disk."""
+
+
+def lock_file(path: Path, mode: int = 0o600) -> int | None:
+    """An exclusive lock on the file `path` (made when needed), as an open descriptor: close it to let go.
+
+    None if somebody has it. The system drops it with its process, so a killed one blocks nobody. The file stays:
+    removing it would race. Raises OSError.
+    """
+    try:
+        return _locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB, mode)
+    except BlockingIOError:
+        return None
+
+
+@contextmanager
+def held_lock(path: Path) -> Iterator[None]:
+    """The same lock for the block; whoever comes meanwhile waits. Raises OSError before the block."""
+    descriptor = _locked(path, fcntl.LOCK_EX, 0o600)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _locked(path: Path, how: int, mode: int) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+    try:
+        fcntl.flock(descriptor, how)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 class Disk:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from api.cli.common import Json, log_key_text, out, print_json
+from api.cli.serving import serve_app
 from api.client.trust import parse_trust
 from ledger import Verifier
 from ledger.witness import Evidence, Witness
@@ -18,7 +18,6 @@ from privacy.errors import MissingDependency, UsageError
 __all__ = ["witness"]
 
 _CONNECTIONS = 64
-_SHUTDOWN_SECONDS = 5
 _PAGE = 100
 
 
@@ -53,37 +52,23 @@ def witness(
     store, cosigner = open_folder(data, name)
     try:
         watching = Witness(store, cosigner, logs)
-        _run(create_witness_app(watching, store), host, port, watching, as_json)
+        serve_app(
+            create_witness_app(watching, store),
+            host,
+            port,
+            _CONNECTIONS,
+            lambda address: _announce(watching, address, as_json),
+        )
     finally:
         store.close()
 
 
-def _run(app: Any, host: str, port: int, watching: Witness, as_json: bool) -> None:
-    import uvicorn
-
-    class Announcing(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if not self.started:
-                return
-            taken = self.servers[0].sockets[0].getsockname()[1]
-            shown = f"[{host}]" if ":" in host else host
-            address = f"http://{shown}:{taken}"
-            if as_json:
-                print_json({"witness": watching.vkey, "address": address, "logs": sorted(watching.logs)})
-            else:
-                out.print(f"witness: {watching.vkey}", markup=False, soft_wrap=True)
-                out.print(f"listening on {address}", soft_wrap=True)
-
-    config = uvicorn.Config(
-        app,
-        host=host,
-        port=port,
-        log_level="warning",
-        limit_concurrency=_CONNECTIONS,
-        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
-    )
-    Announcing(config).run()
+def _announce(watching: Witness, address: str, as_json: bool) -> None:
+    if as_json:
+        print_json({"witness": watching.vkey, "address": address, "logs": sorted(watching.logs)})
+    else:
+        out.print(f"witness: {watching.vkey}", markup=False, soft_wrap=True)
+        out.print(f"listening on {address}", soft_wrap=True)
 
 
 def _logs(values: list[str]) -> dict[str, Verifier]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from api.cli.common import out
+from api.cli.serving import serve_app
 from privacy.errors import MissingDependency
 
 _CONNECTIONS = 128
 """Connections at a time; more get 503, so that bodies of uploads cannot fill the memory."""
-
-_SHUTDOWN_SECONDS = 5
-"""How long requests may finish when the server is stopped; nodes that wait for work would wait longer."""
 
 party_app = typer.Typer(help="Admit parties to a server with closed registration.", no_args_is_help=True)
 
@@ -51,7 +48,7 @@ def serve(
     Example: sealproof serve --data /srv/sealproof --port 8000 --exposure-cap 1/2
     """
     try:
-        import uvicorn
+        import uvicorn  # noqa: F401
 
         from api.app import create_app
         from api.settings import Settings
@@ -70,23 +67,13 @@ def serve(
     chosen |= {name: value for name, value in given.items() if value is not None}
     app = create_app(Settings.model_validate({**Settings().model_dump(), **chosen}))
 
-    class Announcing(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            verifier = Signer.load(data / "log.key").verifier
-            (data / "log.vkey").write_text(f"{verifier}\n", encoding="utf-8")
-            out.print(f"ledger key, for clinics and auditors (also in {data / 'log.vkey'}):\n{verifier}", markup=False)
-            out.print(f"listening on http://{host}:{port}")
+    def announce(address: str) -> None:
+        verifier = Signer.load(data / "log.key").verifier
+        (data / "log.vkey").write_text(f"{verifier}\n", encoding="utf-8")
+        out.print(f"ledger key, for clinics and auditors (also in {data / 'log.vkey'}):\n{verifier}", markup=False)
+        out.print(f"listening on {address}")
 
-    config = uvicorn.Config(
-        app,
-        host=host,
-        port=port,
-        log_level="warning",
-        limit_concurrency=_CONNECTIONS,
-        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
-    )
-    Announcing(config).run()
+    serve_app(app, host, port, _CONNECTIONS, announce)
 
 
 @party_app.command()

@@ -24,6 +24,7 @@ from api.client.trust import TrustedLog, TrustStore
 from api.client.verified_cache import VerifiedCache
 from api.consistency import ConsistencyProof
 from api.entries import (
+    WRITERS,
     AnyEntry,
     Approval,
     Body,
@@ -62,16 +63,6 @@ BodyT = TypeVar("BodyT", Key, Model, Records, Prediction, Network, CommittedReco
 PredicateT = TypeVar("PredicateT", att.Predicate, att.JointPredicate)
 VerifiedT = TypeVar("VerifiedT")
 
-_ROLES: Final[dict[type[Body], tuple[str, ...]]] = {
-    Key: ("clinic",),
-    Records: ("clinic",),
-    CommittedRecords: ("clinic",),
-    Model: ("owner",),
-    Network: ("owner",),
-    Prediction: ("server",),
-    JointPrediction: ("server",),
-    Approval: ("owner", "server"),
-}
 _STEPS: Final = 10
 
 
@@ -260,8 +251,8 @@ class Audit(ABC, Generic[VerifiedT]):
             raise VerificationFailed("entry.author", f"the author of entry {reference.index} is no party")
         verify_signature(author, party.public_key)
         verify_signature(entry, party.public_key)
-        if party.role not in _ROLES[kind]:
-            who = " or ".join(_ROLES[kind])
+        if party.role not in WRITERS[kind]:
+            who = " or ".join(WRITERS[kind])
             raise VerificationFailed(
                 "entry.role", f"entry {reference.index} was signed by a {party.role}, not by a {who}"
             )

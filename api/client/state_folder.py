@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from ledger.errors import StorageError
-from ledger.files import Disk, DurableFiles
+from ledger.files import Disk, DurableFiles, lock_file
 
 __all__ = ["StateFolder"]
 
@@ -25,14 +24,12 @@ class StateFolder:
         """Nobody else has the folder meanwhile. Raises StorageError if somebody has it already."""
         try:
             (self.folder / ".new").mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            descriptor = lock_file(self.folder / ".lock", 0o666)
         except OSError as error:
             raise StorageError(f"cannot use the folder {self.folder}: {error.strerror}") from error
+        if descriptor is None:
+            raise StorageError(f"another process uses {self.folder}: wait for it, or stop it")
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise StorageError(f"another process uses {self.folder}: wait for it, or stop it") from error
             yield
         finally:
             os.close(descriptor)

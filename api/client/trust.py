@@ -17,10 +17,8 @@ witnesses that the file names, whoever shows it.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +35,9 @@ from ledger import (
     verify_consistency,
 )
 from ledger.errors import DecodeError, Fork, StorageError
+from ledger.files import held_lock
 from ledger.trust_policy import TlogPolicy, WitnessedHead
+from privacy.private_files import write_private
 
 __all__ = ["ConsistencySource", "TrustStore", "TrustedLog", "home_folder", "parse_trust"]
 
@@ -254,26 +254,14 @@ class TrustStore:
 
         Else a log could show two histories at one moment to two processes of this user, and only one be remembered.
         """
-        with self._locked():
-            present = self.head(head.origin)
-            if _tree(present) != _tree(last):
-                return False
-            self._write("heads", f"{_name(head.origin)}.note", head.note)
+        lock = self._path("heads", ".lock")
+        with _stored(lock):
+            self._make_folders(lock)
+            with held_lock(lock):
+                if _tree(self.head(head.origin)) != _tree(last):
+                    return False
+                self._write("heads", f"{_name(head.origin)}.note", head.note)
         return True
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        path = self._path("heads", ".lock")
-        try:
-            self._make_folders(path)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StorageError(f"cannot write {path}: {error.strerror}") from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
 
     def _make_folders(self, path: Path) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -289,19 +277,17 @@ class TrustStore:
     def _write(self, folder: str, name: str, data: bytes) -> None:
         """Replace a file, whole or not at all. Raises StorageError."""
         path = self._path(folder, name)
-        temporary = path.with_name(f".{name}.{secrets.token_hex(8)}")
-        try:
+        with _stored(path):
             self._make_folders(path)
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise StorageError(f"cannot write {path}: {error.strerror}") from error
+            write_private(path, data)
+
+
+@contextlib.contextmanager
+def _stored(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _tree(head: VerifiedHead | None) -> tuple[int, bytes] | None:

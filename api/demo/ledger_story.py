@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from api.client.clinic import Clinic
 from api.client.log_mirror import mirror_log
@@ -181,7 +180,7 @@ class _Story:
         witnesses = clients_of(TlogPolicy.parse(self._policy))
         return [
             self._caught(lie, head, witnesses, entries)
-            for lie in lies(self._signer, entries, self._state / "mirror", self._state / "lies")
+            for lie in lies(self._signer, entries, head, self._state / "mirror", self._state / "lies")
         ]
 
     def _caught(self, lie: Lie, head: VerifiedHead, witnesses: list[WitnessClient], entries: list[bytes]) -> Caught:
@@ -244,16 +243,10 @@ class _Story:
 def _checked(lie: Lie, trusted: TrustedLog, head: VerifiedHead) -> str:
     """What fsck says of the lie's files, from the head that the auditor checked before where it needs one."""
 
-    def check(since: KnownTree | None) -> Callable[[], Any]:
-        def run() -> None:
-            with open_tiles(str(lie.folder)) as tiles:
+    with open_tiles(str(lie.folder)) as tiles:
+        for since in (None, KnownTree(head.size, head.root)):
+            try:
                 fsck(tiles.fetch, str(trusted.verifier), since=since)
-
-        return run
-
-    for attempt in (check(None), check(KnownTree(head.size, head.root))):
-        try:
-            attempt()
-        except (LedgerError, PrivacyError) as error:
-            return str(getattr(error, "check", type(error).__name__))
+            except (LedgerError, PrivacyError) as error:
+                return str(getattr(error, "check", type(error).__name__))
     return ""

@@ -28,12 +28,11 @@ class Lie:
     what: str
     folder: Path
     head: VerifiedHead
-    entries: Sequence[bytes]
     signed: bool
 
 
-def lies(signer: Signer, honest: Sequence[bytes], mirror: Path, folder: Path) -> list[Lie]:
-    """The lies about the log of these entries, an honest copy of which lies in `mirror`."""
+def lies(signer: Signer, honest: Sequence[bytes], head: VerifiedHead, mirror: Path, folder: Path) -> list[Lie]:
+    """The lies about the log of these entries under `head`, an honest copy of which lies in `mirror`."""
     folder.mkdir(mode=0o700)
     other = b'{"kind":"something that was never submitted"}'
     last = len(honest) - 1
@@ -64,25 +63,14 @@ def lies(signer: Signer, honest: Sequence[bytes], mirror: Path, folder: Path) ->
     shutil.copytree(mirror, altered)
     path = altered / EntryBundle(0, len(honest)).path
     path.write_bytes(encode_entry_bundle([honest[0], other, *honest[2:]]))
-    with Log.on(LogPlace.parse(f"tiles:{_built(signer, honest, folder / 'honest')}").open(), signer.verifier) as log:
-        head = log.head()
     told.append(
-        Lie(
-            "altered file", "leaves the signed head alone and changes entry 1 in the file", altered, head, honest, False
-        )
+        Lie("altered file", "leaves the signed head alone and changes entry 1 in the file", altered, head, False)
     )
     return told
 
 
 def _signed(signer: Signer, name: str, what: str, entries: Sequence[bytes], folder: Path) -> Lie:
-    place = LogPlace.parse(f"tiles:{_built(signer, entries, folder)}")
-    with Log.on(place.open(), signer.verifier) as log:
-        return Lie(name, what, folder, log.head(), entries, True)
-
-
-def _built(signer: Signer, entries: Sequence[bytes], folder: Path) -> Path:
     first = sign_checkpoint(Checkpoint(signer.name, 0, empty_root()), signer)
     with Log.on(LogPlace.parse(f"tiles:{folder}").create(first), signer.verifier, signer) as log:
         log.append_many(entries)
-        log.publish(log.checkpoint())
-    return folder
+        return Lie(name, what, folder, log.publish(log.checkpoint()), True)

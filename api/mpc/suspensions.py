@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from api.signing import timestamp
+from ledger.files import held_lock
 from privacy.canonical_json import Codec, Digest, Name, Record, Text, Timestamp
 from privacy.errors import DecodeError, UsageError
 from privacy.private_files import private_folder, read_private, write_private
@@ -280,12 +281,8 @@ class SuspensionStore:
         """The folder for this thread of this process alone."""
         with self._thread_lock:
             private_folder(self._folder)
-            descriptor = os.open(self._folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with held_lock(self._folder / _LOCK):
                 yield
-            finally:
-                os.close(descriptor)
 
 
 def _printable(reason: str) -> str:

@@ -13,7 +13,6 @@ import hashlib
 import logging
 import secrets
 import time
-from datetime import UTC, datetime
 from typing import Annotated, Final
 
 from fastapi import FastAPI, Query, Request, Response
@@ -21,6 +20,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.requests import ClientDisconnect
 
+from api.client.times import told
 from api.version import VERSION
 from ledger.errors import StorageError
 from ledger.witness import Clock, Witness
@@ -121,7 +121,6 @@ def _about(witness: Witness) -> str:
         if last is None:
             lines.append(f"  {origin}: nothing cosigned yet")
         else:
-            when = datetime.fromtimestamp(last.time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            lines.append(f"  {origin}: size {last.size}, cosigned {when}")
+            lines.append(f"  {origin}: size {last.size}, cosigned {told(last.time)}")
     lines += ["", "Evidence against logs: /evidence", ""]
     return "\n".join(lines)

@@ -16,7 +16,6 @@ The folder must be on one local disk: a lock file keeps a second writer out, and
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 from collections import OrderedDict
@@ -29,7 +28,7 @@ from typing import Final
 
 from ledger.encoding import decode_decimal
 from ledger.errors import CorruptLog, DecodeError, LogLocked, StorageError, UsageError
-from ledger.files import Disk, DurableFiles, fsync_folder
+from ledger.files import Disk, DurableFiles, fsync_folder, lock_file
 from ledger.merkle import HASH_BYTES, leaf_hash, node_count
 from ledger.storage.base import Batch, Publication
 from ledger.storage.posix_archive import PublicationArchive
@@ -345,16 +344,10 @@ def _exists(folder: Path) -> UsageError:
 
 
 def _lock(folder: Path) -> int:
-    """An exclusive lock on `.state/lock`, as an open file descriptor: the system drops it with the process."""
-    descriptor = os.open(folder / ".state" / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise LogLocked(str(folder)) from None
-    except OSError:
-        os.close(descriptor)
-        raise
+    """The writer's lock, on `.state/lock`, as an open file descriptor. Raises OSError, LogLocked."""
+    descriptor = lock_file(folder / ".state" / "lock")
+    if descriptor is None:
+        raise LogLocked(str(folder))
     return descriptor
 
 

@@ -8,7 +8,6 @@ memory of SQLite's write-ahead log do not work over a network).
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 import threading
@@ -17,7 +16,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from ledger.errors import CorruptLog, LogLocked, StorageError, UsageError
-from ledger.files import fsync_folder
+from ledger.files import fsync_folder, lock_file
 from ledger.merkle import node_count, node_position
 from ledger.storage.base import Batch, Publication
 
@@ -238,19 +237,13 @@ class SqliteStorage:
 
 
 def _lock(path: Path) -> int:
-    """An exclusive lock on `<path>.lock`, as an open file descriptor. The lock file stays: removing it would race."""
+    """The writer's lock, on `<path>.lock`, as an open file descriptor."""
     try:
-        descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = lock_file(Path(f"{path}.lock"))
     except OSError as error:
-        raise StorageError(f"cannot open {path}.lock: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise LogLocked(str(path)) from None
-    except OSError as error:
-        os.close(descriptor)
         raise StorageError(f"cannot lock {path}.lock: {error.strerror}") from error
+    if descriptor is None:
+        raise LogLocked(str(path))
     return descriptor
 
 

@@ -61,15 +61,19 @@ def listening(data: Path, **settings: Any) -> Iterator[RunningServer]:
         yield RunningServer(url, httpx.get(f"{url}/v1/health").json()["log_key"], None)
 
 
+def free_port() -> int:
+    """A port of this machine where nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @contextmanager
 def on_a_socket(application: Any, port: int = 0) -> Iterator[str]:
     """The address of an application that uvicorn serves in a thread, on `port` or any free one."""
     import uvicorn
 
-    if not port:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+    port = port or free_port()
     config = uvicorn.Config(application, host="127.0.0.1", port=port, log_level="critical", ws="none")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -10,15 +9,9 @@ from pathlib import Path
 
 from ledger import Signer, Verifier
 from ledger.cosignature import CosignatureVerifier
-from tests.support.service import on_a_socket
+from tests.support.service import free_port, on_a_socket
 
 ORIGIN = "localhost/sealproof"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -28,7 +21,7 @@ class RunningWitness:
     name: str
     folder: Path
     log: Verifier
-    port: int = field(default_factory=_free_port)
+    port: int = field(default_factory=free_port)
 
     def __post_init__(self) -> None:
         from ledger.witness_store import open_folder
