@@ -23,6 +23,7 @@ from privacy.errors import UsageError, VerificationFailed
 from privacy.models.certificate import QUANTISATION_RULE, ModelStatement, VerifiedModel, verify_model_certificate
 from privacy.models.certificate import OutputStatement as ModelOutputStatement
 from privacy.models.schema import Schema
+from privacy.models.weight_proofs import verify_statement
 from privacy.zk.group import ARKWORKS, Group
 
 __all__ = [
@@ -35,8 +36,10 @@ __all__ = [
     "parameters_of",
     "predicate",
     "proof_groups",
+    "statement_sentences",
     "verify_key_entry",
     "verify_model_entry",
+    "verify_model_statements",
 ]
 
 
@@ -118,6 +121,28 @@ def model_statement(model: Model, schema: Schema) -> ModelStatement:
 def verify_model_entry(model: Model, schema: bytes, certificate: bytes, group: Group = ARKWORKS) -> VerifiedModel:
     """Verify a model's certificate (with the overflow check) against its entry; blobs were fetched by digest."""
     return verify_model_certificate(model_statement(model, Schema.decode_json(schema)), certificate, group)
+
+
+def verify_model_statements(verified: VerifiedModel, model: Model, proofs: Sequence[bytes]) -> None:
+    """Verify what a model's entry states of single weights; `proofs` were fetched by digest, in its order.
+
+    Raises:
+        DecodeError: a malformed proof.
+        VerificationFailed: the check that failed.
+    """
+    for statement, proof in zip(model.statements, proofs, strict=True):
+        verify_statement(verified, statement.stated, proof)
+
+
+def statement_sentences(model: Model, schema: Schema) -> tuple[str, ...]:
+    """What a model's entry states of single weights, in plain words and in its order; `schema` is that of the entry.
+
+    Raises VerificationFailed: `model.statement-place` for a weight that the model does not have.
+    """
+    names = [output.name for output in model.outputs]
+    if any(statement.feature >= schema.d or statement.output >= len(names) for statement in model.statements):
+        raise VerificationFailed("model.statement-place", "a statement is about a weight that the model does not have")
+    return tuple(s.stated.sentence(schema, names, model.weight_scale_bits) for s in model.statements)
 
 
 def verify_key_entry(key: Key, p0: bytes, certificate: bytes, group: Group = ARKWORKS) -> VerifiedKey:

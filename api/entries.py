@@ -25,11 +25,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pydantic import ConfigDict, Field
 
 from api.approval_entries import Approval, ApprovalSignature
+from api.consent_entries import Disclosure, Grant, Refusal, Request
 from api.entry_parts import Policy, Reference
 from api.joint_entries import (
     Clearance,
     CommittedRecords,
-    Disclosure,
     JointPrediction,
     JointProof,
     Network,
@@ -43,6 +43,7 @@ from privacy.canonical_json import (
     Digest,
     Identifier,
     Name,
+    OmitNone,
     Point,
     PositiveInteger,
     Record,
@@ -52,6 +53,7 @@ from privacy.canonical_json import (
     canonical_bytes,
 )
 from privacy.errors import DecodeError, UsageError, VerificationFailed
+from privacy.models.weight_statements import Direction, HasSign, IsWithin, IsZero
 
 __all__ = [
     "ENTRY_DOMAIN",
@@ -59,14 +61,17 @@ __all__ = [
     "MAX_ENTRY_BYTES",
     "WRITERS",
     "AnyEntry",
+    "AnyStatement",
     "Approval",
     "ApprovalSignature",
     "Body",
+    "Bounded",
     "Clearance",
     "CommittedRecords",
     "Disclosure",
     "Entry",
     "ErrorBound",
+    "Grant",
     "JointPrediction",
     "JointProof",
     "Key",
@@ -80,7 +85,10 @@ __all__ = [
     "PredictionProof",
     "Records",
     "Reference",
+    "Refusal",
+    "Request",
     "Revocation",
+    "Sign",
     "Suspension",
     "VerifiedEntry",
     "ZeroWeight",
@@ -123,6 +131,47 @@ class ZeroWeight(Record):
     output: UnsignedInteger
     feature: UnsignedInteger
     proof: Digest
+
+    @property
+    def stated(self) -> IsZero:
+        """What the proof proves."""
+        return IsZero(self.output, self.feature)
+
+
+@dataclass(frozen=True)
+class Sign(Record):
+    """The statement that a feature's weight in an output is not negative or not positive, with its proof's digest."""
+
+    type: Literal["sign"]
+    output: UnsignedInteger
+    feature: UnsignedInteger
+    direction: Direction
+    proof: Digest
+
+    @property
+    def stated(self) -> HasSign:
+        """What the proof proves."""
+        return HasSign(self.output, self.feature, self.direction)
+
+
+@dataclass(frozen=True)
+class Bounded(Record):
+    """The statement -bound <= w_i <= bound about a feature's integer weight in an output, with its proof's digest."""
+
+    type: Literal["bounded"]
+    output: UnsignedInteger
+    feature: UnsignedInteger
+    bound: Annotated[DecimalInteger, Field(ge=1)]
+    proof: Digest
+
+    @property
+    def stated(self) -> IsWithin:
+        """What the proof proves."""
+        return IsWithin(self.output, self.feature, self.bound)
+
+
+AnyStatement = ZeroWeight | Sign | Bounded
+"""What an owner may say of one weight in public (`privacy.models.weight_statements`)."""
 
 
 @dataclass(frozen=True)
@@ -167,13 +216,17 @@ class PredictionProof(Record):
 
 @dataclass(frozen=True)
 class Party(Record):
-    """Registers an Ed25519 key. Signed by that key, which proves that its holder made the entry."""
+    """Registers an Ed25519 key. Signed by that key, which proves that its holder made the entry.
+
+    `mailbox` is an X25519 key: what others leave for this party on a server is sealed for it (`privacy.sealed`).
+    """
 
     KIND: ClassVar[str] = "sealproof/party/v1"
 
-    role: Literal["clinic", "owner", "server"]
+    role: Literal["clinic", "owner", "server", "consumer"]
     name: Name
     public_key: Digest
+    mailbox: Annotated[Digest | None, OmitNone] = None
 
     def __post_init__(self) -> None:
         if _is_small_order(self.public_key):
@@ -221,7 +274,7 @@ class Model(Record):
     certificate: Digest
     artefact: Digest
     card: dict[Identifier, Text]
-    statements: tuple[ZeroWeight, ...]
+    statements: tuple[Annotated[AnyStatement, Field(discriminator="type")], ...]
 
     def __post_init__(self) -> None:
         if not self.outputs:
@@ -291,7 +344,7 @@ class Prediction(Record):
 
 @dataclass(frozen=True)
 class Revocation(Record):
-    """Withdraws a key, a model, a network or committed or encrypted records from now on."""
+    """Withdraws a key, a model, a network, committed or encrypted records, a request or a grant from now on."""
 
     KIND: ClassVar[str] = "sealproof/revocation/v1"
 
@@ -313,6 +366,9 @@ Body = (
     | Suspension
     | Clearance
     | Approval
+    | Request
+    | Grant
+    | Refusal
 )
 _BODIES: tuple[type[Body], ...] = (
     Party,
@@ -328,10 +384,14 @@ _BODIES: tuple[type[Body], ...] = (
     Suspension,
     Clearance,
     Approval,
+    Request,
+    Grant,
+    Refusal,
 )
 BodyT = TypeVar("BodyT", bound=Body, covariant=True)
 
 KINDS: Mapping[str, type[Body]] = MappingProxyType({body.KIND: body for body in _BODIES})
+"""Every kind of entry, by the name that the entry carries."""
 
 WRITERS: Mapping[type[Body], tuple[str, ...]] = MappingProxyType(
     {
@@ -343,13 +403,14 @@ WRITERS: Mapping[type[Body], tuple[str, ...]] = MappingProxyType(
         Prediction: ("server",),
         JointPrediction: ("server",),
         Disclosure: ("clinic",),
+        Request: ("consumer",),
+        Grant: ("clinic",),
+        Refusal: ("clinic",),
         Approval: ("owner", "server"),
     }
 )
 """Roles of who may write what. A revocation is by whoever wrote its target, a suspension or clearance by one of its two
 parties."""
-
-"""Every kind of entry, by the name that the entry carries."""
 
 
 # -- entries ----------------------------------------------------------------------------------------------------------

@@ -26,7 +26,6 @@ from privacy.errors import UsageError
 __all__ = [
     "Clearance",
     "CommittedRecords",
-    "Disclosure",
     "JointPrediction",
     "JointProof",
     "Network",
@@ -160,22 +159,6 @@ class JointPrediction(Record):
             raise UsageError("a prediction has at least one proof")
         if any(b.first < a.first + a.count for a, b in zip(self.proofs, self.proofs[1:], strict=False)):
             raise UsageError("proofs stand in the order of their patients, and two never cover the same patient")
-
-
-@dataclass(frozen=True)
-class Disclosure(Record):
-    """A clinic has shown one committed answer to somebody; written by the clinic of the prediction's records.
-
-    `statement` is the SHA-256 of the signed statement, which only the recipient gets: it says neither whose answer it
-    is nor what was shown, and nobody can guess it, since it holds the salt of a record's handle and a nonce. `proof` is
-    the digest of its proof.
-    """
-
-    KIND: ClassVar[str] = "sealproof/disclosure/v1"
-
-    prediction: Reference
-    statement: Digest
-    proof: Digest
 
 
 @dataclass(frozen=True)

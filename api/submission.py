@@ -6,7 +6,7 @@ key that the records name. Others need not trust these checks: an auditor repeat
 
 from __future__ import annotations
 
-from api.binding import parameters_of, verify_key_entry, verify_model_entry
+from api.binding import parameters_of, verify_key_entry, verify_model_entry, verify_model_statements
 from api.blobs import BlobStore
 from api.entries import (
     MAX_ENTRY_BYTES,
@@ -30,7 +30,7 @@ from privacy.ckks.canonical import decode_input
 from privacy.errors import UsageError, VerificationFailed
 from privacy.models.certificate import weights_key
 from privacy.models.schema import Schema
-from privacy.models.statements import ModelOpening, verify_zero_weight
+from privacy.models.statements import ModelOpening
 from privacy.zk.group import ARKWORKS
 
 __all__ = ["check_behind", "check_opening", "check_result_count"]
@@ -74,9 +74,8 @@ def _blob(blobs: BlobStore, digest: bytes, what: str) -> bytes:
 def _check_model(model: Model, blobs: BlobStore) -> None:
     schema = _blob(blobs, model.schema, "schema")
     verified = verify_model_entry(model, schema, _blob(blobs, model.certificate, "certificate"))
-    for statement in model.statements:
-        proof = _blob(blobs, statement.proof, f"zero-weight proof of feature {statement.feature}")
-        verify_zero_weight(verified, statement.output, statement.feature, proof)
+    proofs = [_blob(blobs, s.proof, f"{s.type} proof of feature {s.feature}") for s in model.statements]
+    verify_model_statements(verified, model, proofs)
 
 
 def check_result_count(results: int) -> None:

@@ -35,6 +35,7 @@ __all__ = [
     "Digest",
     "Identifier",
     "Name",
+    "OmitNone",
     "PairingKey",
     "Point",
     "PositiveInteger",
@@ -256,6 +257,10 @@ DecimalInteger = Annotated[int, _DecimalString()]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Name = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_check_text)]
 Text = Annotated[str, Field(max_length=4096), AfterValidator(_check_text)]
+
+OmitNone: Any = Field(exclude_if=lambda value: value is None)
+"""Marks an optional field that is left out when it is None, where records without it are older than the field:
+`Annotated[T | None, OmitNone] = None`."""
 
 Timestamp = Annotated[str, AfterValidator(_check_timestamp)]
 """A second in UTC, `YYYY-MM-DDTHH:MM:SSZ` (one of the forms of RFC 3339)."""

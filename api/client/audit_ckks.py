@@ -20,7 +20,6 @@ from privacy.ckks.keys import derive_p1
 from privacy.errors import VerificationFailed
 from privacy.models.certificate import check_statement
 from privacy.models.schema import Schema
-from privacy.models.statements import verify_zero_weight
 
 __all__ = ["CkksAudit"]
 
@@ -133,7 +132,7 @@ class CkksAudit(Audit[VerifiedPrediction]):
         """Every blob that the proofs need is there, before any is checked; and nothing else is."""
         prediction, model, key = self._prediction.body, self._model.body, self._key.body
         needed = [(key.p0, "public key"), (key.certificate, "key certificate"), (model.certificate, "certificate")]
-        needed += [(statement.proof, "zero-weight proof") for statement in model.statements]
+        needed += [(statement.proof, f"{statement.type} proof") for statement in model.statements]
         needed += [(proof.digest, "evaluation proof") for proof in prediction.proofs]
         needed += [(digest, "result") for proof in prediction.proofs for digest in proof.results]
         for digest, what in needed:
@@ -147,7 +146,7 @@ class CkksAudit(Audit[VerifiedPrediction]):
             )
         self._check_stray_blobs(self._inputs)
 
-    # 9 certificates of key and model, and every zero-weight statement.
+    # 9 certificates of key and model, and every statement about a weight.
     def _check_certificates(self) -> str:
         key, model = self._key.body, self._model.body
         statement = binding.model_statement(model, self._schema)
@@ -160,16 +159,16 @@ class CkksAudit(Audit[VerifiedPrediction]):
             lambda: binding.verify_key_entry(key, p0, key_certificate, self._group),
         )
         certificate = self._blob(model.certificate, "model certificate")
-        zero = [self._blob(s.proof, "zero-weight proof") for s in model.statements]
+        proofs = [self._blob(s.proof, f"{s.type} proof") for s in model.statements]
 
         def verify_model() -> None:
             verified = binding.verify_model_entry(model, self._schema.encode_json(), certificate, self._group)
-            for stated, proof in zip(model.statements, zero, strict=True):
-                verify_zero_weight(verified, stated.output, stated.feature, proof)
+            binding.verify_model_statements(verified, model, proofs)
 
-        self._once("model", [model_entry, self._schema.encode_json(), certificate, *zero], verify_model)
-        also = f" {len(zero)} weights are proven zero." if zero else ""
-        return f"The key is honest, and the model's weights are bounded, so that no answer can wrap around.{also}"
+        self._once("model", [model_entry, self._schema.encode_json(), certificate, *proofs], verify_model)
+        sentence = "The key is honest, and the model's weights are bounded, so that no answer can wrap around."
+        stated = binding.statement_sentences(model, self._schema)
+        return f"{sentence} Proven of single weights: {'; '.join(stated)}." if stated else sentence
 
     # 10 proofs: every evaluation proof, over the very bytes that are handed out afterwards.
     def _check_proofs(self) -> str:

@@ -21,7 +21,7 @@ from api.client.model_folder import MODEL_FILE, Scheme, existing_folder, keep_mo
 from api.client.network_owner import PerLayer, audit_network, network_policy, network_rows, publish_network
 from api.client.owner_results import Audited, OutputPolicy
 from api.client.session import LocatedModel, Session
-from api.entries import Model, ModelOutput, Network, Reference, ZeroWeight
+from api.entries import AnyStatement, Bounded, Model, ModelOutput, Network, Reference, Sign, ZeroWeight
 from privacy.ckks.exposure import model_bits, proof_bits
 from privacy.ckks.params import ParameterSet, parameter_set
 from privacy.errors import UsageError, VerificationFailed
@@ -37,15 +37,17 @@ from privacy.models.artefact import (
 from privacy.models.certificate import WeightOpening, certify_model, commit_model
 from privacy.models.linear import LinearModel
 from privacy.models.network import Network as FloatNetwork
-from privacy.models.quantise import quantise
+from privacy.models.policy import ModelShape, WeightPolicy
+from privacy.models.quantise import QuantisedModel, quantise
 from privacy.models.statements import (
     ModelOpening,
     encode_opening,
     load_opening,
     open_commitment,
-    prove_zero_weight,
     save_opening,
 )
+from privacy.models.weight_proofs import prove_statement
+from privacy.models.weight_statements import HasSign, IsWithin, IsZero, WeightStatement
 from privacy.mpc.joint_prover import Row
 from privacy.private_files import read_private
 
@@ -68,6 +70,7 @@ class _ModelOptions(_Options, total=False):
     weight_bits: int | Sequence[int] | None
     bias_bits: int | Sequence[int] | None
     zero_weights: Sequence[tuple[int, int]]
+    policy: WeightPolicy | None
 
 
 class _NetworkOptions(_Options, total=False):
@@ -173,6 +176,7 @@ class Owner:
         weight_bits: int | Sequence[int] | None = None,
         bias_bits: int | Sequence[int] | None = None,
         zero_weights: Sequence[tuple[int, int]] = (),
+        policy: WeightPolicy | None = None,
         weight_scale_bits: PerLayer = None,
         weight_range_bits: PerLayer = None,
         bias_range_bits: PerLayer = None,
@@ -182,7 +186,8 @@ class Owner:
 
         `scheme` ckks (by default that of a linear model): predictions on encrypted records, by the server, which is
         handed the opening of the weights. `weight_bits` and `bias_bits` bound the integers of each output, and
-        `zero_weights` are (output, feature) pairs to prove zero, for everybody to see.
+        `zero_weights` are (output, feature) pairs to prove zero, for everybody to see. Every rule of `policy` is proven
+        too; one that is false of the model is refused before anything is kept or sent.
 
         `scheme` mpc (always that of a network): predictions together with the clinic, by the owner's own node. The
         weights never leave the folder. `weight_scale_bits`, `weight_range_bits` and `bias_range_bits`, one number or
@@ -198,6 +203,11 @@ class Owner:
         if scheme == "mpc":
             if weight_bits is not None or bias_bits is not None or zero_weights:
                 raise UsageError("weight_bits, bias_bits and zero_weights are for linear models with scheme ckks")
+            if policy is not None:
+                raise UsageError(
+                    "a weight policy is for linear models with scheme ckks: nothing can be proven of single weights of "
+                    "a network"
+                )
             return publish_network(
                 self._session,
                 model,
@@ -215,9 +225,12 @@ class Owner:
         if (weight_scale_bits, weight_range_bits, bias_range_bits) != (None, None, None):
             raise UsageError("weight_scale_bits, weight_range_bits and bias_range_bits are for scheme mpc")
         chosen = parameter_set("linear-4096" if params is None else params)
-        return self._publish_model(
-            model, version, card or {}, chosen, grid_bits, weight_bits, bias_bits, zero_weights, report
-        )
+        quantised = quantise(model, chosen, grid_bits=grid_bits, weight_bits=weight_bits, bias_bits=bias_bits)
+        stated: list[WeightStatement] = [IsZero(output, feature) for output, feature in zero_weights]
+        if policy is not None:
+            check_policy(policy, quantised)
+            stated += policy.statements(ModelShape.of(quantised), stated)
+        return self._publish_model(model, version, card or {}, chosen, quantised, stated, report)
 
     def _publish_model(
         self,
@@ -225,15 +238,12 @@ class Owner:
         version: str,
         card: Mapping[str, str],
         chosen: ParameterSet,
-        grid_bits: int,
-        weight_bits: int | Sequence[int] | None,
-        bias_bits: int | Sequence[int] | None,
-        zero_weights: Sequence[tuple[int, int]],
+        quantised: QuantisedModel,
+        stated: Sequence[WeightStatement],
         report: Progress,
     ) -> Located[Model]:
         """Publish a linear model for encrypted records and hand its opening to the server that is to evaluate it."""
         report("publish", 0, _STEPS)
-        quantised = quantise(model, chosen, grid_bits=grid_bits, weight_bits=weight_bits, bias_bits=bias_bits)
         folder = model_folder(self._session.folder, model.name, version)
         openings = self._openings(folder, model, version, lambda: commit_model(quantised)[1])
         key = certificates.weights_key(quantised.schema.d)
@@ -245,9 +255,9 @@ class Owner:
             raise UsageError(f"another model was published as {model.name!r} {version!r}: use a new version") from error
         report("publish", 1, _STEPS)
         certificate = kept(folder / "certificate", lambda: certify_model(statement, openings))
-        zero = [
-            (o, f, kept(folder / f"zero-{o}-{f}", lambda o=o, f=f: prove_zero_weight(statement, o, f, openings[o])))  # type: ignore[misc]
-            for o, f in zero_weights
+        proofs = [
+            kept(folder / _proof_file(s), lambda s=s: prove_statement(statement, s, openings[s.output]))  # type: ignore[misc]
+            for s in stated
         ]
         report("publish", 2, _STEPS)
         server = self._session.server
@@ -258,12 +268,14 @@ class Owner:
             schema=server.put_blob(model.schema.encode_json()),
             input_scale_bits=chosen.SX,
             weight_scale_bits=chosen.SW,
-            grid_bits=grid_bits,
+            grid_bits=quantised.grid_bits,
             outputs=tuple(ModelOutput(o.name, o.link, o.b, o.b_bias, o.C_W) for o in statement.outputs),
             certificate=server.put_blob(certificate),
             artefact=artefact_commitment(artefact_digest(model), kept(folder / "salt", new_salt)),
             card=dict(card),
-            statements=tuple(ZeroWeight("zero-weight", o, f, server.put_blob(proof)) for o, f, proof in zero),
+            statements=tuple(
+                _entry_statement(s, server.put_blob(proof)) for s, proof in zip(stated, proofs, strict=True)
+            ),
         )
         report("publish", 3, _STEPS)
         reference = self._session.log_once(body, folder, "model")
@@ -331,6 +343,37 @@ class Owner:
         if not path.exists():
             save_opening(ModelOpening("sealproof/model-opening/v1", model.name, version, draw()), path)
         return load_opening(path).outputs
+
+
+def check_policy(policy: WeightPolicy, model: QuantisedModel) -> None:
+    """Raise UsageError, which names the rules but no weight, unless the owner's model obeys every rule of `policy`."""
+    broken = policy.broken(model)
+    if broken:
+        told = "; ".join(f"rule {demand.rule}: {demand.sentence}" for demand in broken)
+        raise UsageError(f"the model does not obey the policy, and nothing was sent. {told}")
+
+
+def _proof_file(stated: WeightStatement) -> str:
+    """Under what name the proof of a statement is kept in the folder of its model."""
+    place = f"{stated.output}-{stated.feature}"
+    match stated:
+        case IsZero():
+            return f"zero-{place}"
+        case HasSign():
+            return f"sign-{place}-{stated.direction}"
+        case IsWithin():
+            return f"bounded-{place}-{stated.bound}"
+
+
+def _entry_statement(stated: WeightStatement, proof: bytes) -> AnyStatement:
+    """A statement as the model's entry has it, with the digest of its proof."""
+    match stated:
+        case IsZero():
+            return ZeroWeight("zero-weight", stated.output, stated.feature, proof)
+        case HasSign():
+            return Sign("sign", stated.output, stated.feature, stated.direction, proof)
+        case IsWithin():
+            return Bounded("bounded", stated.output, stated.feature, stated.bound, proof)
 
 
 def audit_opening(found: Located[Model], model: LinearModel, opening: ModelOpening, salt: bytes) -> Audited:

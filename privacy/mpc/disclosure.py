@@ -17,6 +17,7 @@ recipient. `open` tells every bit of z, which are bits about the network; the ot
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -28,7 +29,15 @@ from privacy.zk.quadratic import RangeProof, prove_range
 from privacy.zk.transcript import Transcript
 from privacy.zk.wire import Reader, pack_scalars
 
-__all__ = ["AnswerStatement", "Kind", "disclose_answer", "statement_about", "verify_answer"]
+__all__ = [
+    "AnswerStatement",
+    "Kind",
+    "disclose_answer",
+    "disclose_answers",
+    "statement_about",
+    "verify_answer",
+    "verify_answers",
+]
 
 Kind = Literal["open", "exact", "threshold"]
 
@@ -44,7 +53,9 @@ class AnswerStatement:
 
     `prediction_id` is the leaf hash of the prediction entry, `handle` the blinded handle of the record, `patient` and
     `output` the place of `answer` (C_z), `bound` z_max. `value` is n, in grid steps; for `open` it is z itself.
-    `tolerance` is m (1 or more for `exact`, else 0). Raises UsageError for a statement that cannot be made.
+    `tolerance` is m (1 or more for `exact`, else 0). `grant_id` is the leaf hash of the grant under which it is made;
+    None as it was before grants, and is in no statement that is made now. Raises UsageError for a statement that cannot
+    be made.
     """
 
     prediction_id: bytes
@@ -59,9 +70,10 @@ class AnswerStatement:
     value: int
     tolerance: int
     recipient_nonce: bytes
+    grant_id: bytes | None = None
 
     def __post_init__(self) -> None:
-        digests = (self.prediction_id, self.handle, self.recipient_nonce)
+        digests = (self.prediction_id, self.handle, self.recipient_nonce, self.grant_id or bytes(_DIGEST_BYTES))
         if any(len(digest) != _DIGEST_BYTES for digest in digests) or len(self.answer) != POINT_BYTES:
             raise UsageError("ids, handle and nonce have 32 bytes, an answer's commitment 48")
         if self.kind not in _KINDS or self.patient < 0 or self.output < 0 or not 0 <= self.grid_bits <= self.scale_bits:
@@ -109,6 +121,15 @@ class AnswerStatement:
         transcript.absorb(b"kind", self.kind.encode())
         transcript.absorb_integers(b"value", [self.value, self.tolerance])
         transcript.absorb(b"recipient", self.recipient_nonce)
+        if self.grant_id is not None:
+            transcript.absorb(b"grant", self.grant_id)
+
+    @property
+    def proof_bytes(self) -> int:
+        """Bytes of every proof of this statement."""
+        if self.kind == "open":
+            return len(_TAG) + SCALAR_BYTES
+        return len(_TAG) + _range_size(self.range_bits) * (2 if self.kind == "exact" else 1)
 
 
 def statement_about(
@@ -126,6 +147,7 @@ def statement_about(
     threshold: int = 0,
     tolerance: int = 0,
     recipient_nonce: bytes,
+    grant_id: bytes | None = None,
 ) -> AnswerStatement:
     """What can truly be said of an answer: its value, its nearest grid point, or that it reaches `threshold` (in grid
     steps). Raises UsageError for a threshold that it does not reach: a false statement has no proof."""
@@ -146,6 +168,7 @@ def statement_about(
         value=value,
         tolerance=tolerance if kind == "exact" else 0,
         recipient_nonce=recipient_nonce,
+        grant_id=grant_id,
     )
 
 
@@ -192,11 +215,27 @@ def verify_answer(statement: AnswerStatement, data: bytes, group: Group = ARKWOR
     k = statement.range_bits
     sides = _commitments(statement, answer, group)
     size = _range_size(k)
-    if len(data) != len(_TAG) + size * len(sides):
-        raise DecodeError(_WHAT, f"expected {len(_TAG) + size * len(sides)} bytes, got {len(data)}")
+    if len(data) != statement.proof_bytes:
+        raise DecodeError(_WHAT, f"expected {statement.proof_bytes} bytes, got {len(data)}")
     for side, commitment in enumerate(sides):
         proof = RangeProof.decode(reader.take(size), k, group)
         proof.verify(_transcript(statement, side), key, commitment, k)
+    reader.end()
+
+
+def disclose_answers(
+    statements: Sequence[AnswerStatement], openings: Sequence[AnswerOpening], group: Group = ARKWORKS
+) -> bytes:
+    """The proofs of several true statements, one after the other. Raises as `disclose_answer` does."""
+    pairs = zip(statements, openings, strict=True)
+    return b"".join(disclose_answer(statement, opening, group) for statement, opening in pairs)
+
+
+def verify_answers(statements: Sequence[AnswerStatement], data: bytes, group: Group = ARKWORKS) -> None:
+    """Check several disclosures that `disclose_answers` wrote. Raises as `verify_answer` does."""
+    reader = Reader(_WHAT, data)
+    for statement in statements:
+        verify_answer(statement, reader.take(statement.proof_bytes), group)
     reader.end()
 
 

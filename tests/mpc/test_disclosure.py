@@ -201,6 +201,7 @@ def altered(statement: AnswerStatement) -> dict[str, list[Any]]:
         "bound": [BOUND + 1, BOUND - 1, BOUND * 2],
         "value": [statement.value + 1, statement.value - 1, -statement.value],
         "recipient_nonce": [bytes(32)],
+        "grant_id": [bytes(32)],
         "tolerance": [2, 3] if statement.kind == "exact" else [],
     }
     found = {name: [{name: value} for value in values] for name, values in changes.items()}
