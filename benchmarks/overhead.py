@@ -2,7 +2,8 @@
 
 One run, the same work for all: 4096 patients x 30 features, `columns` packing, linear model. Plain NumPy, the clinic's
 encryption, bare SEAL and TenSEAL, our evaluation, proof, verification and decryption, for one block and for several
-blocks in one proof; the certificates; one patient alone in `rows` packing; where crypten is installed, two-party
+blocks in one proof; the certificates; disclosures of 1, 16 and 100 answers; one patient alone in `rows` packing;
+where crypten is installed, two-party
 computation beside CrypTen alone (all that mpc.py measures, as section `mpc`); with --peers, EZKL and Concrete ML. Steps
 take turns in rounds. Writes benchmarks/results/overhead.json and a plot beside it, and prints tables.
 """
@@ -22,6 +23,7 @@ from typing import Any
 import mpc
 import numpy as np
 from bare import BareSeal, TensealVectors
+from disclosing import COUNTS, Disclosing
 from measure import Step, interleave, machine, summary, versions
 from peers import PeerFailed, concrete_ml, ezkl
 from report import CHAIN, plot, print_tables, ratios
@@ -156,6 +158,8 @@ def measure_blocks(work: Work, options: Options, figures: Figures, report: Calla
     figures.add(seconds, suffix)
     proven: Proven = turn.proven
     work.save("proven", proven)
+    if one:
+        work.save("proven-one", proven)
     figures.sizes[f"proof{suffix}"] = len(proven.proof)
     error, bound = check_answers(work, turn)
     figures.errors |= {f"largest{suffix}": error, f"proven{suffix}": bound}
@@ -212,6 +216,14 @@ def measure_certificates(work: Work, options: Options, figures: Figures, report:
             measure_memory(work, step.name, step.name, figures, report)
 
 
+def measure_disclosures(work: Work, options: Options, figures: Figures, report: Callable[[str], None]) -> None:
+    """What it costs to show answers of the block that was proven last."""
+    disclosing = Disclosing(work, work.load("proven-one"))
+    steps, made = disclosing.steps(tuple(count for count in COUNTS if count <= work.count))
+    figures.add(interleave(steps, options.rounds, warm_up=not options.quick, progress=report))
+    figures.sizes |= {f"disclosure_{name}": len(proof) for name, proof in made.items()}
+
+
 def measure_rows(work: Work, options: Options, figures: Figures, report: Callable[[str], None]) -> None:
     """One patient's query, from the encoded record to the verified, decrypted answer; `rows_total` is the whole."""
     steps, turn = attested_steps(work)
@@ -264,6 +276,7 @@ def measure(options: Options, peers: bool, report: Callable[[str], None]) -> dic
             measure_blocks(work, options, figures, report)
         one = Work(folder, Packing.COLUMNS, options.features, options.patients, 1)
         measure_certificates(one, options, figures, report)
+        measure_disclosures(one, options, figures, report)
         measure_rows(Work(folder, Packing.ROWS, options.features, 1, 1), options, figures, report)
     two_parties, skipped = measure_two_parties(options, report)
     found, peers_skipped = measure_peers(options, peers, report)

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import disclosing
 import matplotlib
 import mpc_report
 from rich.console import Console
@@ -31,6 +32,11 @@ def _rounds(result: Result, *names: str) -> list[float]:
 def _over(result: Result, above: Sequence[str], below: str) -> float:
     """Median over the rounds of the quotient of two sums of steps of the same round."""
     return median(a / b for a, b in zip(_rounds(result, *above), _rounds(result, below), strict=True))
+
+
+def _against_median(result: Result, above: Sequence[str], below: str) -> float:
+    """Median of the sums, over the median of `below`: they are of one run, but not of the same rounds."""
+    return median(_rounds(result, *above)) / median(_rounds(result, below))
 
 
 def _peer_runs(result: Result, name: str) -> list[dict[str, Any]]:
@@ -77,6 +83,7 @@ def ratios(result: Result) -> dict[str, float | None]:
         found[name] = None if best is None else best / ours
     concrete = _least(median(run["seconds"]["execute"]) for run in _peer_runs(result, "concrete_ml"))
     found["concrete_ml_over_attested"] = None if concrete is None else concrete / ours
+    found |= disclosing.ratios(result, lambda above, below: _against_median(result, above, below))
     if "tenseal_vector_evaluate" in result["seconds"]:
         found["tenseal_over_attested"] = median(_rounds(result, "tenseal_vector_evaluate")) / ours
     return found
@@ -102,6 +109,10 @@ def per_patient(result: Result) -> list[tuple[str, str, float]]:
         add("sealproof", f"auditor: verify{where}", f"verify{suffix}", B * patients)
     add("sealproof", "clinic: decrypt", "decrypt", patients)
     add("sealproof", "one patient alone, encrypt to decrypt", "rows_total", 1)
+    for count in disclosing.COUNTS:
+        several = "" if count == 1 else f", {count} in one proof"
+        add("sealproof", f"clinic: disclose a threshold{several}", f"disclose_threshold_{count}", count)
+        add("sealproof", f"consumer: verify it{several}", f"verify_disclosure_threshold_{count}", count)
     add("unattested", "TenSEAL: dot product", "tenseal_vector_evaluate", 1)
     for run in _peer_runs(result, "concrete_ml"):
         rows.append(("unattested", f"Concrete ML: execute, {run['bits']} bits", median(run["seconds"]["execute"])))

@@ -23,7 +23,7 @@ from privacy.ckks.evaluate import Evaluation, draw_noise, evaluate
 from privacy.ckks.evaluation_proof import EvaluationStatement, OutputStatement
 from privacy.ckks.evaluation_prover import OutputWitness, prove_evaluation
 from privacy.ckks.evaluation_verifier import VerifiedEvaluation, verify_evaluation
-from privacy.ckks.key_certificate import VerifiedKey, certify_key, verify_key_certificate
+from privacy.ckks.key_certificate import KeyOpenings, VerifiedKey, certify_key, verify_key_certificate
 from privacy.ckks.keys import ClinicKeys
 from privacy.ckks.packing import Packing, pack, positions, rows_shifted
 from privacy.ckks.params import ParameterSet, parameter_set
@@ -40,13 +40,13 @@ from privacy.models.linear import LinearModel
 from privacy.models.quantise import QuantisedModel, quantise
 from privacy.models.schema import Feature, Schema
 
-__all__ = ["Encrypted", "Proven", "Work"]
+__all__ = ["Encrypted", "Proven", "Work", "named"]
 
 CLINIC = "clinic-a"
 KEY_NUMBER = 1
 
 
-def _named(name: str) -> bytes:
+def named(name: str) -> bytes:
     """A 32-byte identifier. On a ledger these are leaf hashes; here nothing depends on their value."""
     return sha256(name.encode()).digest()
 
@@ -126,7 +126,7 @@ class Work:
     def encrypt(self, values: NDArray[np.float64]) -> Encrypted:
         """From encoded values (count, d) to what is uploaded."""
         encrypted = self.keys.encrypt_block(pack(self.params, self.packing, values))
-        digests = [input_digest(self.params, _named("key"), each.array) for each in encrypted]
+        digests = [input_digest(self.params, named("key"), each.array) for each in encrypted]
         return Encrypted([x.seal_bytes for x in encrypted], digests, np.stack([x.array for x in encrypted]))
 
     def encoded(self, block: int) -> NDArray[np.float64]:
@@ -200,17 +200,17 @@ class Work:
             grid_bits=self.quantised.grid_bits,
             clinic=CLINIC,
             key_number=KEY_NUMBER,
-            key_id=_named("key"),
+            key_id=named("key"),
             p0_digest=public_key_digest(self.params, public.p0),
-            key_certificate=_named("key certificate"),
-            model_id=_named("model"),
-            model_certificate=_named("model certificate"),
+            key_certificate=named("key certificate"),
+            model_id=named("model"),
+            model_certificate=named("model certificate"),
             schema=self.model.schema.digest(),
             outputs=(OutputStatement(model.name, model.b, model.b_bias, model.C_W),),
-            records_id=_named("records"),
-            handles=_named("handles"),
+            records_id=named("records"),
+            handles=named("handles"),
             head_size=3,
-            head_root=_named("head"),
+            head_root=named("head"),
             input_digests=tuple(digests[i : i + size] for i in range(0, len(digests), size)),
             result_digests=tuple(result_digest(self.params, e.result) for e in evaluations),
         )
@@ -239,6 +239,12 @@ class Work:
         )
 
     # --- certificates ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def certified(self) -> tuple[bytes, KeyOpenings]:
+        """A key certificate and its openings; made once."""
+        keys = self.keys
+        return certify_key(self.params, CLINIC, KEY_NUMBER, keys.public.p0, keys.s, keys.e_pk)
 
     def certify_key(self) -> bytes:
         keys = self.keys
