@@ -5,6 +5,10 @@ patient: `submit` encrypts, uploads and commits on the ledger; `predict` is from
 decrypted answer (job, evaluation, proof, two ledger entries, bundle, all ten steps of the verification). Keys are warm:
 the first round, in which the key's and the model's certificates are checked and cached, is given apart.
 
+Section `disclosure`: a consumer asks whether a patient's score is at least something, the clinic consents, discloses,
+and leaves it sealed on the server; the consumer collects and verifies it, everything that it rests on included (ten
+steps of the prediction, consent, proof). `disclosure` is from the request to the verified answer.
+
 Where crypten is installed, section `mpc` is the same for two-party computation and a network of 16 ReLU neurons, with
 server, dealer and both nodes in processes of their own, started as anybody would: `submit` commits to the record,
 certifies and logs it; `predict` is from the request to the verified and opened answer (offers to the nodes, their
@@ -34,7 +38,9 @@ from mpc_processes import command_process, dealer_process  # noqa: E402
 from mpc_work import MpcWork  # noqa: E402
 
 from api.client.clinic import Clinic  # noqa: E402
+from api.client.consumer import Consumer  # noqa: E402
 from api.client.owner import Owner  # noqa: E402
+from api.client.questions import question_of  # noqa: E402
 from api.demo.data import studies  # noqa: E402
 from api.demo.run import local_server, warm_up  # noqa: E402
 
@@ -74,6 +80,46 @@ def patients_in_turn(clinic: Clinic, model: Any, rounds: int) -> dict[str, Any]:
     }
 
 
+def disclosures_in_turn(clinic: Clinic, consumer: Consumer, model: Any, rounds: int, folder: Path) -> dict[str, Any]:
+    """Rounds of request, consent, disclosure and verification, each about another patient of one prediction."""
+    study = studies()[0]
+    cohort = study.schema.cohort(study.cohort.values[: rounds + 1], study.cohort.ids[: rounds + 1])
+    scores = clinic.predict(clinic.submit(cohort, model), model, timeout=TIMEOUT_SECONDS)
+    bundle = folder / "prediction.sealproof"
+    bundle.write_bytes(scores.verified.path.read_bytes())
+    taken = iter(range(rounds + 1))
+    state: dict[str, Any] = {}
+
+    def request() -> None:
+        place = next(taken)
+        # A little below what the patient has: a true statement about everybody.
+        question = question_of(model, scores.ids[place], kind="threshold", threshold=float(scores.values[place, 0]) / 2)
+        state["request"] = consumer.request(clinic.name, [question], purpose="benchmark", model=model)
+
+    def grant() -> None:
+        state["grant"] = clinic.grant(state["request"].reference.index)
+
+    def disclose() -> None:
+        clinic.disclose(state["grant"].reference.index)
+
+    def collect() -> None:
+        state["path"] = folder / f"{state['request'].reference.index}.sealproof"
+        consumer.collect(state["request"], state["path"])
+
+    steps = [Step("request", request), Step("grant", grant), Step("disclose", disclose), Step("collect", collect)]
+    first = interleave(steps, 1, warm_up=False)
+    seconds = interleave(steps, rounds, warm_up=False)
+    total = [sum(each) for each in zip(*seconds.values(), strict=True)]
+    return {
+        "seconds": {
+            **{name: summary(values) for name, values in seconds.items()},
+            "disclosure": summary(total),
+            "first_collect": summary(first["collect"]),
+        },
+        "bytes": {"bundle_with_inputs": state["path"].stat().st_size},
+    }
+
+
 def measure_mpc(rounds: int, folder: Path) -> dict[str, Any]:
     """The same with two nodes and a dealer, and a network."""
     work = MpcWork(folder, "relu", 1)
@@ -108,11 +154,14 @@ def measure(rounds: int, folder: Path) -> dict[str, Any]:
         model = owner.publish(study.model, version="1", weight_bits=study.weight_bits, bias_bits=66)
         clinic = Clinic.init(folder / "clinic", url, "st-anna", log_key=log_key)
         found = patients_in_turn(clinic, model, rounds)
+        consumer = Consumer.init(folder / "consumer", url, "acme-life", log_key=log_key)
+        shown = disclosures_in_turn(clinic, consumer, model, rounds, folder)
         memory = {"client": peak_rss_mb()}
     reason = left_out()
     (folder / "mpc").mkdir()
     return {
         **found,
+        "disclosure": shown,
         "peak_rss_mb": memory,
         "work": {"patients": 1, "features": study.schema.d, "packing": "rows"},
         **({"mpc": measure_mpc(rounds, folder / "mpc")} if reason is None else {"skipped": {"mpc": reason}}),
@@ -126,6 +175,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
     """Every round as a point."""
     labels = {"submit": "submit", "predict": "request to verified answer", "total": "both"}
     rows = [(label, result["seconds"][name]) for name, label in labels.items()]
+    rows.append(("request to verified disclosure", result["disclosure"]["seconds"]["disclosure"]))
     if "mpc" in result:
         rows += [(f"two parties: {label}", result["mpc"]["seconds"][name]) for name, label in labels.items()]
     figure, axes = pyplot.subplots(figsize=(7, 1.1 + 0.5 * len(rows)), layout="constrained")
@@ -160,6 +210,9 @@ def main() -> None:
         for name in ("submit", "predict", "total", "first_predict"):
             times = section["seconds"][name]
             print(f"{name:<14} min {times['min']:.3f} s  median {times['median']:.3f} s  max {times['max']:.3f} s")
+    print("one patient's answer, disclosed")
+    for name, times in result["disclosure"]["seconds"].items():
+        print(f"{name:<14} min {times['min']:.3f} s  median {times['median']:.3f} s  max {times['max']:.3f} s")
     for name, reason in result.get("skipped", {}).items():
         print(f"skipped: {name}: {reason}")
 

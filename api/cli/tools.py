@@ -107,16 +107,20 @@ def demo(
     ckks: Annotated[bool, typer.Option("--ckks", help="The part on encrypted records alone.")] = False,
     mpc: Annotated[bool, typer.Option("--mpc", help="The part that clinic and owner compute together, alone.")] = False,
     ledger: Annotated[bool, typer.Option("--ledger", help="The part on the ledger and its witnesses, alone.")] = False,
+    consumer: Annotated[
+        bool, typer.Option("--consumer", help="The part in which an insurer asks a clinic a question, alone.")
+    ] = False,
 ) -> None:
     """The whole story on real patient data: publish, encrypt or commit, predict, prove, verify, read, and forgeries.
 
-    First on encrypted records, then computed together by the nodes of clinic and owner, one of which cheats once; then
-    the ledger, whose server lies and is caught by witnesses, monitor, fsck and contracts.
+    First on encrypted records, of which an insurer is shown what it asked, and nothing that a crooked clinic makes up;
+    then computed together by the nodes of clinic and owner, one of which cheats once; then the ledger, whose server
+    lies and is caught by witnesses, monitor, fsck and contracts.
     Leaves report.html and one bundle a prediction. Example: sealproof demo
     """
-    every = not (ckks or mpc or ledger)
-    encrypted, together = ckks or every, mpc or every
-    needed = (*_DEMO, *(_DEMO_ENCRYPTED if encrypted else ()), *(_DEMO_TOGETHER if together else ()))
+    every = not (ckks or mpc or ledger or consumer)
+    encrypted, together, asked = ckks or every, mpc or every, consumer or every
+    needed = (*_DEMO, *(_DEMO_ENCRYPTED if encrypted or asked else ()), *(_DEMO_TOGETHER if together else ()))
     missing = {
         module: how for module, _, how in _PARTS if module in needed and importlib.util.find_spec(module) is None
     }
@@ -124,7 +128,7 @@ def demo(
         raise MissingDependency(", ".join(missing), "all", " && ".join(dict.fromkeys(missing.values())))
     from api.demo.run import run_demo
 
-    if not run_demo(out_folder, encrypted=encrypted, together=together, ledger=ledger or every):
+    if not run_demo(out_folder, encrypted=encrypted, together=together, ledger=ledger or every, consumer=asked):
         raise typer.Exit(1)
 
 

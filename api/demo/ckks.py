@@ -14,6 +14,7 @@ import numpy as np
 from api.client.clinic import Clinic
 from api.client.owner import Owner
 from api.client.scores import Scores
+from api.client.session import LocatedModel
 from api.client.transport import Server
 from api.demo.ckks_report import EncryptedReport, PatientRow, StudyReport
 from api.demo.data import Study, studies
@@ -37,6 +38,8 @@ def warm_up() -> None:
     for purpose, count in (*zip(PURPOSES, (4096, 6 * 4096, 64), strict=True), ("evaluation/u", 4096)):
         generators(purpose, count)
     for purpose in (
+        "disclosure/answers",
+        "disclosure/masks",
         "evaluation/masks",
         "evaluation/quotients",
         "evaluation/t4",
@@ -60,6 +63,16 @@ class EncryptedStory:
         """Every study, then the forgeries. Raises when anything honest does not hold."""
         told = [self._tell(study) for study in studies()]
         return EncryptedReport(told, self._tamper(), attestation.CLAIMS, attestation.NOT_CLAIMED)
+
+    def prepare(self) -> None:
+        """The first study alone, for a story that needs its answers."""
+        self._tell(studies()[0])
+
+    def disclosable(self) -> tuple[Clinic, LocatedModel, Path]:
+        """The clinic, the model of the first study, and the bundle of its predictions, for more to come."""
+        name = studies()[0].name
+        _, clinic = self.parties
+        return clinic, clinic.session.model(name), self._folder / f"{name}.sealproof"
 
     @property
     def parties(self) -> tuple[Owner, Clinic]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from html import escape
 
 from api.demo.ckks_report import EncryptedReport, render_encrypted
+from api.demo.consumer_report import ConsumerReport, render_consumer
 from api.demo.joint_report import JointReport, render_joint
 from api.demo.ledger_report import LedgerReport, render_ledger
 from api.demo.page import STYLE, Tampering, table
@@ -30,20 +31,22 @@ class Report:
     encrypted: EncryptedReport | None
     together: JointReport | None
     ledger: LedgerReport | None
+    consumer: ConsumerReport | None = None
 
     @property
     def tamperings(self) -> list[Tampering]:
         """Every forgery and lie of all parts."""
-        parts = (self.encrypted, self.together, self.ledger)
+        parts = (self.encrypted, self.consumer, self.together, self.ledger)
         return [t for part in parts if part is not None for t in part.tamperings]
 
     @property
     def bundles(self) -> list[str]:
-        """Every honest bundle, in order, and the disclosure."""
+        """Every honest bundle, in order, and the disclosures."""
         first = [] if self.encrypted is None else [study.bundle for study in self.encrypted.studies]
         second = [] if self.together is None else [model.bundle for model in self.together.models]
         shown = [] if self.together is None else [self.together.disclosure.path]
-        return first + second + shown
+        asked = [] if self.consumer is None else [one.path for one in self.consumer.answered]
+        return first + asked + second + shown
 
     @property
     def answers(self) -> int:
@@ -69,6 +72,8 @@ def render(report: Report) -> str:
     parts = []
     if report.encrypted is not None:
         parts.append('<h2 class="part">On encrypted records</h2>' + render_encrypted(report.encrypted))
+    if report.consumer is not None:
+        parts.append('<h2 class="part">Shown to somebody who believes nobody</h2>' + render_consumer(report.consumer))
     if report.together is not None:
         parts.append('<h2 class="part">Computed together</h2>' + render_joint(report.together))
     if report.ledger is not None:

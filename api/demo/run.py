@@ -26,6 +26,8 @@ from api.client.owner import Owner
 from api.client.trust import TrustStore
 from api.demo import ckks, mpc
 from api.demo.ckks_report import EncryptedReport, StudyReport
+from api.demo.consumer import ConsumerStory
+from api.demo.consumer_report import ConsumerReport
 from api.demo.joint_report import JointModelReport, JointReport
 from api.demo.ledger_story import LEDGER_FOLDER, tell_ledger
 from api.demo.processes import local_server
@@ -38,26 +40,34 @@ __all__ = ["local_server", "run_demo", "warm_up"]
 _PACKAGES: Final = ("tenseal", "crypten", "torch", "py_arkworks_bls12381", "numpy")
 
 
-def run_demo(folder: Path, *, encrypted: bool = True, together: bool = True, ledger: bool = True) -> bool:
+def run_demo(
+    folder: Path, *, encrypted: bool = True, together: bool = True, ledger: bool = True, consumer: bool = True
+) -> bool:
     """Run these parts; True if all that should verify did, and all that should be refused was."""
     state = folder / "state"
     _clear(folder)
     state.mkdir(parents=True, mode=0o700)
     started = time.perf_counter()
     say("Preparing the generators of the commitments (seconds on first use, then cached) ...")
-    warm_up(encrypted=encrypted, together=together or ledger)
+    warm_up(encrypted=encrypted or consumer, together=together or ledger)
     origin = f"demo-{secrets.token_hex(4)}.localhost/sealproof"
     first: EncryptedReport | None = None
     second: JointReport | None = None
+    asked: ConsumerReport | None = None
     log_key: str | None = None
-    if encrypted or together:
+    if encrypted or together or consumer:
         with local_server(state / "server", origin) as (url, log_key):
             (folder / "log.vkey").write_text(f"{log_key}\n", encoding="utf-8")
             parties: tuple[Owner, Clinic] | None = None
-            if encrypted:
+            if encrypted or consumer:
                 story = ckks.EncryptedStory(folder, state, url, log_key)
-                first = story.tell()
+                if encrypted:
+                    first = story.tell()
+                else:
+                    story.prepare()
                 parties = story.parties
+            if consumer:
+                asked = ConsumerStory(folder, state, url, log_key, *story.disclosable()).tell()
             if together:
                 second = mpc.tell_together(folder, state, url, log_key, parties)
         _retire(state / "server")
@@ -74,6 +84,7 @@ def run_demo(folder: Path, *, encrypted: bool = True, together: bool = True, led
         encrypted=first,
         together=second,
         ledger=third,
+        consumer=asked,
     )
     (folder / "report.html").write_text(render(report), encoding="utf-8")
     _summary(report, folder, time.perf_counter() - started)

@@ -53,10 +53,13 @@ def ledger_entries(server: Server) -> list[bytes]:
     return list(server.entries(0, size))
 
 
-def judge(forgeries: Sequence[Forgery], state: Path, log_key: str) -> list[Tampering]:
-    """Give all forgeries to one auditor's process, and tell by which check each was refused (`none`: it was not)."""
+def judge(forgeries: Sequence[Forgery], state: Path, log_key: str, nonce: bytes | None = None) -> list[Tampering]:
+    """Give all forgeries to one auditor's process, and tell by which check each was refused (`none`: it was not).
+
+    `nonce`: that of the recipient to whom disclosures are shown.
+    """
     told = []
-    for forgery, verdict in zip(forgeries, audit(state, [f.path for f in forgeries], log_key), strict=True):
+    for forgery, verdict in zip(forgeries, audit(state, [f.path for f in forgeries], log_key, nonce), strict=True):
         refused = verdict["result"] != "verified"
         check = verdict["check"] if refused else "none"
         told.append(Tampering(forgery.attacker, forgery.what, check, verdict.get("message", "accepted")))
