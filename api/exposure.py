@@ -19,7 +19,7 @@ from api.registry import Logged, Registry
 from privacy.ckks.exposure import Exposure, model_bits, proof_bits
 from privacy.errors import VerificationFailed
 
-__all__ = ["ExposureRow", "bits_of_groups", "joint_bits", "network_bits", "recount"]
+__all__ = ["ExposureRow", "bits_of_groups", "hidden_bits", "joint_bits", "network_bits", "recount"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,22 @@ def bits_of_groups(
         for output in outputs:
             total[output] += bits
     return total
+
+
+def hidden_bits(model: Model, d: int, output: int) -> int:
+    """Bits that one output of a linear model has to hide: those of `model_bits`, less what its statements tell.
+
+    A weight that is proven to lie in an interval has the bits of that interval; several about one weight count as the
+    narrowest. Statements about features that records with d features do not have count nothing.
+    """
+    stated = model.outputs[output]
+    bits = model_bits(d, stated.b, stated.b_bias)
+    left: dict[int, int] = {}
+    for statement in model.statements:
+        if statement.output == output and statement.feature < d:
+            known = statement.stated.interval(stated.b).bits
+            left[statement.feature] = min(left.get(statement.feature, stated.b + 1), known)
+    return bits - sum(stated.b + 1 - bits_left for bits_left in left.values())
 
 
 def joint_bits(model: Network, patients: int) -> dict[int, Fraction]:
@@ -110,7 +126,7 @@ def _outputs(model: Model | Network, d: int) -> list[tuple[str, int]]:
     """Name and bits of every output."""
     if isinstance(model, Network):
         return [(name, network_bits(model)) for name in model.outputs]
-    return [(output.name, model_bits(d, output.b, output.b_bias)) for output in model.outputs]
+    return [(output.name, hidden_bits(model, d, place)) for place, output in enumerate(model.outputs)]
 
 
 @dataclass
