@@ -15,9 +15,9 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from api.binding import predicate
+from api.client.disclosure_statements import encrypted_statement, result_digests
 from api.client.handles import RecordHandles
 from api.client.prediction import VerifiedPrediction
-from api.client.shown_statements import encrypted_statement, opened
 from api.consent import GrantDocument
 from api.demo.forging import BundleForger, Forgery
 from api.entries import Disclosure, Grant, Prediction, Reference, decode_entry, sign_entry
@@ -257,7 +257,7 @@ class CrookedClinic(BundleForger):
 
     def _statement(self, answers: Sequence[ShownAnswer], grant_id: bytes | None = None) -> DisclosureStatement:
         grant_id = self._shown.grant.leaf if grant_id is None else grant_id
-        return encrypted_statement(self._verified, answers, grant_id, self._shown.recipient_nonce)
+        return encrypted_statement(self._verified, grant_id, self._shown.recipient_nonce, answers)
 
     def _prove(self, answers: Sequence[ShownAnswer], grant_id: bytes | None = None) -> bytes:
         crooks = self._crooks
@@ -269,7 +269,7 @@ class CrookedClinic(BundleForger):
         return replace(
             self._answer,
             patient=patient,
-            result=opened(self._verified, patient, self._answer.output),
+            result=result_digests(self._verified, patient, self._answer.output)[0],
             record_id=handles.ids[patient],
             salt=handles.salts[patient],
             path=tuple(handles.path(patient)),
