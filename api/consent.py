@@ -159,7 +159,8 @@ _GRANT: Final = Codec(GrantDocument, "grant", MAX_DOCUMENT_BYTES)
 
 
 def _check_different(questions: Sequence[Question]) -> None:
-    places = [(q.record, q.output, q.versus, q.kind) for q in questions]
+    # a - b and b - a are one answer: two thresholds on them would bracket it.
+    places = [(q.record, frozenset((q.output, q.versus)), q.kind) for q in questions]
     if len(set(places)) != len(places):
         raise UsageError("two questions of a kind are about the same answer")
 

@@ -26,8 +26,8 @@ s is ternary by the key certificate that C_{s+} and C_{s-} come from, which ever
 short s any answer could be shown. M is the decryption of a verified result, so the committed model's answer is within
 the attested error of it.
 
-Hidden, perfectly: s and M beyond what the statement says. Soundness error: 2^-J for T5, 2^-170 for T4, 2^-128 and
-(n + 2)/r for T1 and X, each per attempt.
+Hidden: s and M beyond what the statement says; perfectly, but for the 2^-95 by which T5's restarts may depend on them.
+Soundness error, each per attempt: 2^-J for T5, 2^-170 for T4, 2^-128 + (n L + J + 4)/r for T1, (n + 1)/r for X.
 """
 
 from __future__ import annotations
@@ -92,6 +92,8 @@ _RHO4: Final = 1024
 """Masks of T5 and T4 exceed honest values so many times: all pass with probability exp(-J/734 - 5/1024) = 0.80."""
 _WIDEST: Final = 100
 """Bits of a proven |v_i|: no sum of five products of two such numbers comes near r."""
+_PURPOSES: Final = ("key/s", "disclosure/answers", "disclosure/masks")
+"""Generator purposes of C_s, C_V and C_R."""
 
 Results = Callable[[bytes], ResultCiphertext]
 """The result with a digest; who calls it compares the digest."""
@@ -103,7 +105,9 @@ class DisclosedAnswer:
 
     `handle` is the blinded handle of the record, `patient` and `output` name the answer in its prediction, and
     `position` the coefficient of `results`: the digest of one result, or of two whose difference is meant (`versus` is
-    then the output of the second). `value` is n in grid steps; `tolerance` m, one step or more for `exact` and else 0.
+    then the output of the second). A difference is one mod Q: it is that of the model's answers if their public bounds
+    together are below Q/2, which the caller checks, and within the sum of both errors. `value` is n in grid steps;
+    `tolerance` m, one step or more for `exact` and else 0.
     Raises UsageError for fields that no answer has.
     """
 
@@ -188,7 +192,8 @@ class DisclosureStatement:
             raise UsageError(f"a disclosure is about 1 to {MAX_ANSWERS} answers, got {len(self.answers)}")
         if not 0 <= self.grid_bits <= self.params.D:
             raise UsageError(f"the grid 2^-{self.grid_bits} is finer than answers are")
-        places = [(a.patient, a.output, a.versus, a.kind) for a in self.answers]
+        # "a - b >= n" beside "b - a >= -n" would say what one disclosure must not: the exact difference.
+        places = [(a.patient, frozenset((a.output, a.versus)), a.kind) for a in self.answers]
         if len(set(places)) != len(places):
             raise UsageError("a disclosure says one thing of a kind about an answer")
         for answer in self.answers:
@@ -244,6 +249,8 @@ class DisclosureStatement:
             transcript.absorb(label, value)
         transcript.absorb_point(b"C_s+", self.C_plus)
         transcript.absorb_point(b"C_s-", self.C_minus)
+        for purpose in _PURPOSES:
+            transcript.absorb(b"generators", purpose.encode())
         transcript.absorb_integers(b"scales", [self.params.D, self.grid_bits, len(self.answers)])
         for answer in self.answers:
             answer.absorb(transcript)
@@ -277,9 +284,9 @@ class DisclosureStatement:
     def keys(self, group: Group = ARKWORKS) -> tuple[CommitmentKey, CommitmentKey, CommitmentKey]:
         """Keys of C_s, C_V and C_R."""
         return (
-            commitment_key("key/s", self.params.N, group),
-            commitment_key("disclosure/answers", 4 * len(self.answers), group),
-            commitment_key("disclosure/masks", J + self.quotients + T4_ROWS, group),
+            commitment_key(_PURPOSES[0], self.params.N, group),
+            commitment_key(_PURPOSES[1], 4 * len(self.answers), group),
+            commitment_key(_PURPOSES[2], J + self.quotients + T4_ROWS, group),
         )
 
     def secret_commitment(self, group: Group = ARKWORKS) -> Point:
@@ -403,7 +410,11 @@ class Coefficients:
 
 def _loaded(params: ParameterSet, digest: bytes, results: Results) -> ResultCiphertext:
     found = results(digest)
-    if result_digest(params, found) != digest:
+    try:
+        same = result_digest(params, found) == digest
+    except UsageError as error:
+        raise VerificationFailed("disclosure.result", str(error)) from error
+    if not same:
         raise VerificationFailed("disclosure.result", f"the result has not the digest {digest.hex()}")
     return found
 
@@ -500,8 +511,9 @@ def _ternary_sum(weights: Sequence[int], rows: npt.NDArray[np.int8]) -> list[int
 def verify_disclosure(statement: DisclosureStatement, data: bytes, results: Results, group: Group = ARKWORKS) -> None:
     """Check a disclosure.
 
-    The caller has verified the key's certificate, the prediction whose `results` these are, and that records, handles,
-    positions and grant belong together. `results(digest)` returns the result of a digest, which is compared here.
+    The caller has verified the key's certificate, the prediction whose `results` these are, that the outputs of a
+    difference cannot wrap mod Q together, and that records, handles, positions and grant belong together.
+    `results(digest)` returns the result of a digest, which is compared here.
 
     Raises:
         DecodeError: `data` is not the encoding of a proof of this shape, or a commitment is no point.

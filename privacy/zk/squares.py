@@ -8,7 +8,9 @@ one equation of degree two, exact, where a range proof by bits needs one for eve
 only if all five numbers are short against r: who uses it proves that as well.
 
 Found by Rabin and Shallit's method: a random even x, until n - x^2 is a prime p = 1 mod 4, which Hermite and Serret's
-algorithm splits. How long it takes depends on the number; the squares never leave the prover.
+algorithm splits. If n is a square itself, n - x^2 = (m - x)(m + x) is hardly ever prime, and (m, 0, 0) is the answer:
+that is so for 4 a b + 1 with a and b next to each other. How long it takes depends on the number; the squares never
+leave the prover.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from privacy.zk.randomness import SecretStream
 __all__ = ["three_squares"]
 
 _SMALL = 1 << 12
-"""Below this, candidates are few and no prime may be among them: all are tried."""
+"""Below this, candidates are few and no prime may be among them, as for 85: all are tried."""
 
 
 def three_squares(n: int, stream: SecretStream) -> tuple[int, int, int]:
@@ -33,10 +35,13 @@ def three_squares(n: int, stream: SecretStream) -> tuple[int, int, int]:
         UsageError: n is negative or not 1 mod 4.
     """
     if n < 0 or n % 4 != 1:
-        raise UsageError(f"three squares are found of numbers that are 1 mod 4, not of one that is {n % 4}")
+        raise UsageError("three squares are found of numbers that are 1 mod 4 and not negative")
     if n < _SMALL:
         return _small(n)
-    half = isqrt(n) // 2 + 1
+    root = isqrt(n)
+    if root * root == n:
+        return root, 0, 0
+    half = root // 2 + 1
     while True:
         x = 2 * stream.below(half)
         rest = n - x * x
