@@ -158,7 +158,7 @@ def _compare(
     bundle: Path,
 ) -> StudyReport:
     """Attested answers against the float model and against the truth. Raises if the printed bound does not hold."""
-    answers = scores.raw[:, 0]
+    answers = scores.raw.reveal_raw()[:, 0]
     plain = study.model.predict_raw(study.cohort.values)[:, 0]
     worst, bound = float(np.abs(answers - plain).max()), float(scores.error_bounds[0])
     if worst > bound:

@@ -50,6 +50,27 @@ class Crooks:
     log_signer: Signer
 
 
+@dataclass(frozen=True)
+class _Told:
+    """What a forged disclosure says: answers, proof, the grant that its entry names, and what that grant says."""
+
+    answers: Sequence[ShownAnswer]
+    proof: bytes
+    grant: Reference | None
+    document: GrantDocument
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The prediction that a forged disclosure is about, and what else is in its bundle."""
+
+    prediction: Reference
+    body: Prediction
+    envelope: bytes
+    blobs: Sequence[bytes]
+    members: Iterable[int]
+
+
 class CrookedClinic(BundleForger):
     """Makes forged versions of one honest disclosure of a threshold, in `folder`.
 
@@ -81,7 +102,6 @@ class CrookedClinic(BundleForger):
         envelope = self._blob(self._body.statement)
         self._shown = verify_shown(envelope, crooks.clinic_key.public_key().public_bytes_raw())
         (self._answer,) = self._shown.answers
-        self._proof = self._blob(self._body.proof)
 
     def all(self) -> list[Forgery]:
         """Every forgery, in the order in which the demonstration tells them."""
@@ -104,7 +124,7 @@ class CrookedClinic(BundleForger):
             ),
             (
                 both,
-                "a record of another prediction, logged for this purpose, with the proof of the first",
+                "the prediction logged once more, with the proof of the first, and shown from there",
                 self.swapped,
             ),
         ]
@@ -114,39 +134,38 @@ class CrookedClinic(BundleForger):
 
     def higher_threshold(self) -> Path:
         """Say a higher threshold, with the proof of the lower one."""
-        return self._show("higher-threshold", [replace(self._answer, value=self._answer.value + 1)], self._proof)
+        higher = replace(self._answer, value=self._answer.value + 1)
+        return self._show("higher-threshold", [higher], lambda grant: self._prove([self._answer], grant), granted=True)
 
     def just_outside(self) -> Path:
         """Prove the exact score of the low patient, and say an interval that begins where the true one ends."""
         true = self._exact(self._low)
-        proof = self._prove([true])
-        return self._show("just-outside", [replace(true, value=true.value + 2 * true.tolerance)], proof, granted=True)
+        false = replace(true, value=true.value + 2 * true.tolerance)
+        return self._show("just-outside", [false], lambda grant: self._prove([true], grant), granted=True)
 
     def around_the_modulus(self) -> Path:
         """The answer plus Q: the same decryption mod Q, and a number that no answer is."""
         true, params = self._exact(self._low), self._verified.statements[0].params
-        step = 1 << (params.D - self._shown.grid_bits)
-        wrapped = replace(true, value=true.value + round(params.Q / step))
-        return self._show("around-the-modulus", [wrapped], self._prove([true]), granted=True)
+        steps = round(params.Q / (1 << (params.D - self._shown.grid_bits)))
+        false = replace(true, value=true.value + steps)
+        return self._show("around-the-modulus", [false], lambda grant: self._prove([true], grant), granted=True)
 
     def other_position(self) -> Path:
         """The place of the high patient, whose answer reaches the threshold, under the name of the low one."""
         name = self._named(self._low)
-        answer = replace(self._answer, record_id=name.record_id, salt=name.salt, path=name.path)
-        return self._show("other-position", [answer], self._prove([self._answer]), granted=True)
+        false = replace(self._answer, record_id=name.record_id, salt=name.salt, path=name.path)
+        return self._show("other-position", [false], lambda grant: self._prove([self._answer], grant), granted=True)
 
     def other_name(self) -> Path:
         """The low patient's own place and name, with the proof about the high one."""
-        answer = self._named(self._low)
-        return self._show("other-name", [answer], self._prove([self._answer]), granted=True)
+        false = self._named(self._low)
+        return self._show("other-name", [false], lambda grant: self._prove([self._answer], grant), granted=True)
 
     def second_key(self) -> Path:
         """Make keys until the low patient's result decrypts to something above the threshold, and prove that."""
         answer, keys = self._named(self._low), self._crooks.keys
-        statement = self._statement([answer])
-        result = self._results()(statement.answers[0].results[0])
-        low, high = statement.interval(statement.answers[0])
-        place = int((result.positions == statement.answers[0].position).nonzero()[0][0])
+        low, high = self._interval(answer)
+        place, result = self._coefficient(answer)
         while True:
             other = ClinicKeys.generate(keys.params, keys.clinic_id, keys.number + 1)
             if low <= other.decrypt_integers_unverified(result)[place] < high:
@@ -155,39 +174,41 @@ class CrookedClinic(BundleForger):
             keys.params, keys.clinic_id, other.number, other.public.p0, other.s, other.e_pk
         )
         found = verify_key_certificate(keys.params, keys.clinic_id, other.number, other.public.p0, certificate)
-        about = replace(statement, C_plus=ARKWORKS.encode(found.C_plus), C_minus=ARKWORKS.encode(found.C_minus))
-        proof = prove_disclosure(about, self._results(), other.s, openings)
-        return self._show("second-key", [answer], proof, granted=True)
+        C_plus, C_minus = ARKWORKS.encode(found.C_plus), ARKWORKS.encode(found.C_minus)
+
+        def prove(grant: bytes) -> bytes:
+            about = replace(self._statement([answer], grant), C_plus=C_plus, C_minus=C_minus)
+            return prove_disclosure(about, self._results(), other.s, openings)
+
+        return self._show("second-key", [answer], prove, granted=True)
 
     def other_purpose(self) -> Path:
         """Log a grant for another purpose, and show under it."""
         document = replace(self._consent, purpose=_OTHER_PURPOSE)
-        return self._show("other-purpose", [self._answer], None, document=document)
+        return self._show("other-purpose", [self._answer], self._truly([self._answer]), document=document)
 
     def expired(self) -> Path:
         """Log a grant that ended long ago, and show under it."""
-        return self._show("expired", [self._answer], None, document=replace(self._consent, until=_PAST))
+        document = replace(self._consent, until=_PAST)
+        return self._show("expired", [self._answer], self._truly([self._answer]), document=document)
 
     def more_than_granted(self) -> Path:
         """Show the exact score, too, which nobody was allowed to see."""
-        high = self._exact(self._answer.patient)
-        return self._show("more-than-granted", [self._answer, high], None)
+        answers = [self._answer, self._exact(self._answer.patient)]
+        return self._show("more-than-granted", answers, self._truly(answers))
 
     def no_grant(self) -> Path:
         """Log the disclosure without naming a grant."""
-        return self._show("no-grant", [self._answer], None, name_grant=False)
+        return self._show("no-grant", [self._answer], self._truly([self._answer]), name_grant=False)
 
     # -- the clinic with the server and its ledger --------------------------------------------------------------------
 
     def raised(self) -> Path:
         """Add units to the low patient's coefficient in every prime, log that as a prediction, and disclose it."""
         answer = self._named(self._low)
-        statement = self._statement([answer])
-        (old,) = statement.answers[0].results
-        params = statement.params
-        result = decode_result(params, self._blob(old))
-        place = int((result.positions == statement.answers[0].position).nonzero()[0][0])
-        low, _ = statement.interval(statement.answers[0])
+        old, params = answer.result, self._verified.statements[0].params
+        place, result = self._coefficient(answer)
+        low, _ = self._interval(answer)
         short = low - self._crooks.keys.decrypt_integers_unverified(result)[place]
         c0 = result.c0.copy()
         for level, q in enumerate(params.primes):
@@ -245,9 +266,8 @@ class CrookedClinic(BundleForger):
             answer = replace(answer, result=one.results[0])
             shown = replace(self._shown, prediction=LedgerReference.to(index, log.entry(index)))
             members = (self._members - {self._index}) | {index}
-            return self._finish(
-                name, log, [answer], proof, grant, document, shown, located, envelope, blobs, members, body
-            )
+            place = _Place(located, body, envelope, blobs, members)
+            return self._finish(name, log, _Told([answer], proof, grant, document), grant, shown, place)
 
     # -- tools --------------------------------------------------------------------------------------------------------
 
@@ -259,9 +279,23 @@ class CrookedClinic(BundleForger):
         grant_id = self._shown.grant.leaf if grant_id is None else grant_id
         return encrypted_statement(self._verified, grant_id, self._shown.recipient_nonce, answers)
 
-    def _prove(self, answers: Sequence[ShownAnswer], grant_id: bytes | None = None) -> bytes:
+    def _prove(self, answers: Sequence[ShownAnswer], grant_id: bytes) -> bytes:
         crooks = self._crooks
         return prove_disclosure(self._statement(answers, grant_id), self._results(), crooks.keys.s, crooks.openings)
+
+    def _truly(self, answers: Sequence[ShownAnswer]) -> Callable[[bytes], bytes]:
+        """The true proof of what is shown, under whichever grant."""
+        return lambda grant: self._prove(answers, grant)
+
+    def _interval(self, answer: ShownAnswer) -> tuple[int, int]:
+        statement = self._statement([answer])
+        return statement.interval(statement.answers[0])
+
+    def _coefficient(self, answer: ShownAnswer) -> tuple[int, ResultCiphertext]:
+        """Where among the published coefficients of which result the answer is."""
+        (one,) = self._statement([answer]).answers
+        result = self._results()(one.results[0])
+        return int((result.positions == one.position).nonzero()[0][0]), result
 
     def _named(self, patient: int) -> ShownAnswer:
         """The honest answer's question about another patient, with that patient's own handle."""
@@ -278,10 +312,8 @@ class CrookedClinic(BundleForger):
     def _exact(self, patient: int) -> ShownAnswer:
         """What is true of a patient's score, to within one step."""
         named = self._named(patient)
-        statement = self._statement([named])
-        result = self._results()(named.result)
-        place = int((result.positions == statement.answers[0].position).nonzero()[0][0])
-        M, step = self._crooks.keys.decrypt_integers_unverified(result)[place], statement.step
+        place, result = self._coefficient(named)
+        M, step = self._crooks.keys.decrypt_integers_unverified(result)[place], self._statement([named]).step
         return replace(named, kind="exact", value=(M + step // 2) // step, tolerance=1)
 
     def _covering(self, answer: ShownAnswer) -> GrantDocument:
@@ -307,15 +339,16 @@ class CrookedClinic(BundleForger):
         self,
         name: str,
         answers: Sequence[ShownAnswer],
-        proof: bytes | None,
+        prove: Callable[[bytes], bytes],
         *,
         document: GrantDocument | None = None,
         granted: bool = False,
         name_grant: bool = True,
     ) -> Path:
-        """A disclosure of `answers`, proven anew where no proof is given.
+        """A disclosure of `answers`, with what `prove` makes for the leaf hash of the grant.
 
-        `document`: under a grant that says this. `granted`: under one that lists exactly what is shown.
+        `document`: under a grant that says this. `granted`: under one that lists exactly what is shown, so that consent
+        is not what is missing.
         """
         with self._open_log(name) as log:
             if granted:
@@ -323,63 +356,34 @@ class CrookedClinic(BundleForger):
             grant, said = (self._body.grant, self._consent) if document is None else self._log_grant(log, document)
             if grant is None:
                 raise TypeError("no grant")  # unreachable: checked in the beginning
-            if proof is None:
-                proof = self._prove(answers, grant.leaf)
-            return self._finish(
-                name,
-                log,
-                answers,
-                proof,
-                grant,
-                said,
-                self._shown,
-                self._verified.prediction.reference,
-                self._envelope,
-                self._blobs,
-                self._members,
-                self._verified.prediction.body,
-                name_grant=name_grant,
-            )
+            told = _Told(answers, prove(grant.leaf), grant if name_grant else None, said)
+            honest = self._verified.prediction
+            place = _Place(honest.reference, honest.body, self._envelope, self._blobs, self._members)
+            return self._finish(name, log, told, grant, self._shown, place)
 
-    def _finish(
-        self,
-        name: str,
-        log: Log,
-        answers: Sequence[ShownAnswer],
-        proof: bytes,
-        grant: Reference,
-        document: GrantDocument,
-        shown: Shown,
-        prediction: Reference,
-        envelope: bytes,
-        blobs: Sequence[bytes],
-        members: Iterable[int],
-        body: Prediction,
-        *,
-        name_grant: bool = True,
-    ) -> Path:
+    def _finish(self, name: str, log: Log, told: _Told, grant: Reference, shown: Shown, place: _Place) -> Path:
         """Sign what is shown, log it, and write the bundle of it."""
         signed = sign_shown(
             replace(
                 shown,
                 grant=LedgerReference.to(grant.index, log.entry(grant.index)),
-                answers=tuple(answers),
-                proof=Shown.proof_reference(proof),
+                answers=tuple(told.answers),
+                proof=Shown.proof_reference(told.proof),
             ),
             self._crooks.clinic_key,
         )
-        told = Disclosure(
-            prediction, sha256(signed).digest(), sha256(proof).digest(), grant if name_grant else None, None
-        )
-        index = log.append(sign_entry(told, self._clinic, self._crooks.clinic_key)).index
-        dropped = {self._body.statement, self._body.proof}
-        asked = self._asked() if document.request is None else set()
-        dropped |= {self._grant.document} if document != self._consent else set()
-        kept = [blob for blob in blobs if sha256(blob).digest() not in dropped | self._asked_blobs(document)]
-        kept += [signed, proof, *([document.encode()] if document != self._consent else [])]
-        found = set(members) - {self._shown_at} - asked | {index, grant.index}
-        found -= {self._grant_at} if grant.index != self._grant_at else set()
-        return self._write(name, log, body.checkpoint_size, envelope, kept, found)
+        body = Disclosure(place.prediction, sha256(signed).digest(), sha256(told.proof).digest(), told.grant, None)
+        index = log.append(sign_entry(body, self._clinic, self._crooks.clinic_key)).index
+        # What the honest bundle says of statement, consent and request goes; what this one says comes in its place.
+        consented = told.grant is not None
+        asked = consented and told.document.request is not None
+        gone = {self._body.statement, self._body.proof, self._grant.document}
+        gone |= {self._consent.request} if not asked and self._consent.request is not None else set()
+        blobs = [blob for blob in place.blobs if sha256(blob).digest() not in gone]
+        blobs += [signed, told.proof, *([told.document.encode()] if consented else [])]
+        members = set(place.members) - {self._shown_at, self._grant_at} - (set() if asked else self._asked())
+        members |= {index, *([grant.index] if consented else [])}
+        return self._write(name, log, place.body.checkpoint_size, place.envelope, blobs, members)
 
     def _asked(self) -> set[int]:
         """The request and its author: not in the bundle of a grant that answers none."""
@@ -387,6 +391,3 @@ class CrookedClinic(BundleForger):
             return set()
         author = decode_entry(self._entries[self._grant.request.index]).author
         return {self._grant.request.index} | ({author.index} if author is not None else set())
-
-    def _asked_blobs(self, document: GrantDocument) -> set[bytes]:
-        return {self._consent.request} if document.request is None and self._consent.request is not None else set()

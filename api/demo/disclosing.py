@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from api.client.clinic import Clinic
+from api.client.questions import question_of
+from api.client.scores import Scores
+from api.consent import Scope
 from api.demo.page import Step
 from api.demo.processes import audit
 from api.demo.telling import Clock, say
@@ -41,8 +44,8 @@ def disclose_one(clinic: Clinic, prediction: Path, state: Path, path: Path, log_
     clock.time(
         "clinic",
         f"prove that the probability of {patient} is at least {_AT_LEAST}, and log that something was shown",
-        lambda: clinic.disclose(prediction, patient, kind="threshold", threshold=_AT_LEAST, nonce=nonce, path=path),
-        lambda written: written.stat().st_size,
+        lambda: _disclose(clinic, scores, patient, nonce, prediction, path),
+        lambda _: path.stat().st_size,
     )
     (verdict,) = clock.time(
         "insurer",
@@ -62,3 +65,13 @@ def disclose_one(clinic: Clinic, prediction: Path, state: Path, path: Path, log_
         raise RuntimeError("a disclosure for somebody else was accepted")
     say(f"    refused by {other['check']}")
     return DisclosureReport(clock.steps, says, f"{other['check']}: {other['message']}", path.stat().st_size, str(path))
+
+
+def _disclose(clinic: Clinic, scores: Scores, patient: str, nonce: bytes, prediction: Path, path: Path) -> None:
+    """Consent to show it to whoever chose the nonce, and show it."""
+    verified = scores.verified
+    model, records = verified.model, verified.records.reference
+    question = question_of(model, patient, kind="threshold", threshold=_AT_LEAST)
+    scope = Scope(None, model.reference, records)
+    held = clinic.grant_nonce(nonce, [question], scope=scope, purpose="an insurer's question")
+    clinic.disclose(held.index, prediction, path)

@@ -237,7 +237,7 @@ class _Story:
     def _compare(self, study: JointStudy, published: _Published, found: _Predicted) -> JointModelReport:
         """Answers against the integers of the committed model, the float model and the truth."""
         few, model, scores = study.study, published.model, found.scores
-        answers, plain = scores.raw[:, 0], model.plain(few.cohort.values)[:, 0]
+        answers, plain = scores.raw.reveal_raw()[:, 0], model.plain(few.cohort.values)[:, 0]
         worst = self._check(study, model, scores)
         (row,) = self._server.exposure(self._clinic.name, published.entry.reference.index)
         proof = sum(proof.size for proof in _joint(scores).prediction.body.proofs)
@@ -272,7 +272,7 @@ class _Story:
         opened = [opening.z for opening in open_joint_answers(self._clinic.session.folder, None, _joint(scores))]
         if opened != [z for patient in reference_network(model.quantised, values) for z in patient]:
             raise RuntimeError(f"an answer is not the integer that the {model.label} gives for this record")
-        worst = float(np.abs(scores.raw - model.plain(values)).max())
+        worst = float(np.abs(scores.raw.reveal_raw() - model.plain(values)).max())
         promised = network_error_bound(model.quantised)
         if scores.error_bounds != promised or worst > promised[0]:
             raise RuntimeError(f"an answer is off by {worst}, promised are {float(promised[0])}")
