@@ -231,6 +231,8 @@ class Party(Record):
     def __post_init__(self) -> None:
         if _is_small_order(self.public_key):
             raise UsageError("public key: of small order or not canonical; anyone could sign under it")
+        if self.mailbox is not None and _opens_for_anyone(self.mailbox):
+            raise UsageError("mailbox: of small order or not canonical; anyone could open what is sealed for it")
 
 
 @dataclass(frozen=True)
@@ -531,6 +533,23 @@ def _is_small_order(public_key: bytes) -> bool:
     """Under a key of small order one signature fits many messages, so its holder could deny any of them."""
     y = int.from_bytes(public_key, "little") & (2**255 - 1)
     return y >= _FIELD_PRIME or y in _SMALL_ORDER_Y
+
+
+# u-coordinates of the points of order 1, 2, 4 and 8 of curve25519 and its twist (the two long ones have order 8).
+_SMALL_ORDER_U = frozenset(
+    {
+        *(0, 1, _FIELD_PRIME - 1),
+        0x00B8495F16056286FDB1329CEB8D09DA6AC49FF1FAE35616AEB8413B7C7AEBE0,
+        0x57119FD0DD4E22D8868E1C58C45C44045BEF839C55B1D0B1248C50A3BC959C5F,
+    }
+)
+
+
+def _opens_for_anyone(mailbox: bytes) -> bool:
+    """With a key of small order everybody shares the secret zero (RFC 7748, section 6.1). Of the encodings of a key
+    only the canonical one is taken, without the bit that X25519 ignores."""
+    u = int.from_bytes(mailbox, "little")
+    return u >= _FIELD_PRIME or u in _SMALL_ORDER_U
 
 
 # -- lists of digests and of points -----------------------------------------------------------------------------------

@@ -213,7 +213,12 @@ class JointService:
     # -- both nodes come ----------------------------------------------------------------------------------------------
 
     def offers(self, party: Logged[Party], said: Announcement) -> list[Offer]:
-        """The node of this party is there: the sessions that it is to take part in, oldest first."""
+        """The node of this party is there: the sessions that it is to take part in, oldest first.
+
+        Raises NotPermitted(`mpc.role`) for a party that takes part in none.
+        """
+        if party.body.role not in ("clinic", "owner"):
+            raise NotPermitted("mpc.role", "only clinics and owners have nodes")
         index = party.reference.index
         self.nodes.announce(index, said)
         found = []

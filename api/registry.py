@@ -2,9 +2,11 @@
 
 `Registry` reads every entry once and refuses any that breaks a rule which entries alone can show: signatures, roles,
 references by index **and** leaf hash, names and numbers used once, the order key < records, model < prediction,
-nothing used after its revocation, and no joint prediction between two parties whose last session failed. The server
-checks with it before it logs; an auditor who reads a whole ledger gets the same answers from the same code.
-Certificates and blobs are not looked at here (`api.binding`, `api.joint_binding`, `api.submission`).
+nothing used after its revocation, requests answered by whom they are addressed to, nothing shown under somebody else's
+or a revoked grant, and no joint prediction between two parties whose last session failed. The server checks with it
+before it logs; an auditor who reads a whole ledger gets the same answers from the same code. Certificates and blobs are
+not looked at here (`api.binding`, `api.joint_binding`, `api.submission`), nor are times: what the server demands of a
+new entry besides, and older ledgers need not have, is in `api.consent_rules`.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import TypeVar
 
 from api.approval_entries import verify_approval
 from api.binding import Located, check_coverage, check_order, parameters_of
+from api.consent_index import ConsentIndex
 from api.entries import (
     WRITERS,
     AnyEntry,
@@ -25,6 +28,7 @@ from api.entries import (
     Clearance,
     CommittedRecords,
     Disclosure,
+    Grant,
     JointPrediction,
     Key,
     Model,
@@ -34,6 +38,8 @@ from api.entries import (
     Prediction,
     Records,
     Reference,
+    Refusal,
+    Request,
     Revocation,
     Suspension,
     decode_entry,
@@ -63,6 +69,9 @@ AnyBody = TypeVar(
     Suspension,
     Clearance,
     Approval,
+    Request,
+    Grant,
+    Refusal,
 )
 
 ModelT = TypeVar("ModelT", Model, Network)
@@ -98,6 +107,7 @@ class Registry:
         self._suspensions: dict[tuple[int, int], list[int]] = {}
         self._cleared: dict[int, dict[int, int]] = {}
         """By suspension: which party has cleared it, and in which entry."""
+        self._consents = ConsentIndex(self._lock)
 
     @classmethod
     def read(cls, log: Log) -> Registry:
@@ -194,6 +204,11 @@ class Registry:
             found = [self.get(i, Approval) for i in self._approvals.get(model.index, []) if i < size]
         return [entry for entry in found if entry.body.model == model]
 
+    @property
+    def consents(self) -> ConsentIndex:
+        """Requests, and what came of them."""
+        return self._consents
+
     def suspension_of(self, clinic: int, owner: int, size: int | None = None) -> list[Logged[Suspension]]:
         """The suspensions between two parties (by index) that not both have cleared, in ledger order.
 
@@ -254,6 +269,7 @@ class Registry:
                     self._model_names[entry.author.index, model.name, model.version] = index
                 case Revocation() as revocation:
                     self._revoked[revocation.target.index] = index
+                    self._consents.add(index, self._at(revocation.target.index).author or reference, revocation)
                 case JointPrediction() as prediction:
                     self._sessions[prediction.session] = index
                 case Suspension() as suspension:
@@ -264,6 +280,8 @@ class Registry:
                     self._approvals.setdefault(approval.model.index, []).append(index)
                 case Clearance() as clearance if entry.author is not None:
                     self._cleared[clearance.suspension.index][entry.author.index] = index
+                case Request() | Grant() | Refusal() | Disclosure() as body if entry.author is not None:
+                    self._consents.add(index, entry.author, body)
             return reference
 
     def extend(self, entries: Iterable[bytes]) -> None:
@@ -319,6 +337,13 @@ class Registry:
                 self._check_clearance(body, author)
             case Approval():
                 self._check_approval(body)
+            case Request():
+                self._check_request(body, author)
+            case Grant():
+                self._check_grant(body, author)
+            case Refusal():
+                self._check_answer(body.request, author)
+                self._consents.check_refusal(body)
 
     def _meant(self, reference: Reference) -> Logged[Body]:
         """The entry that a reference means, of whatever kind."""
@@ -418,10 +443,41 @@ class Registry:
         if policy.models != "any" and model not in policy.models:
             raise VerificationFailed("policy.models", "the records are not for this model")
 
+    def _check_request(self, request: Request, author: Logged[Party]) -> None:
+        if self.resolve(request.clinic, Party).body.role != "clinic":
+            raise VerificationFailed("request.clinic", f"party {request.clinic.index} is no clinic")
+        self._consents.check_request(request, author.reference)
+
+    def _check_grant(self, grant: Grant, author: Logged[Party]) -> None:
+        if grant.request is not None:
+            self._check_answer(grant.request, author)
+        self._consents.check_grant(grant, author.reference)
+
+    def _check_answer(self, reference: Reference, author: Logged[Party]) -> None:
+        request = self.resolve(reference, Request)
+        if request.body.clinic != author.reference:
+            raise VerificationFailed("request.addressee", f"entry {reference.index} asks another clinic")
+        self.check_not_revoked(request.reference)  # its consumer has withdrawn it
+
     def _check_disclosure(self, disclosure: Disclosure, author: Logged[Party]) -> None:
-        prediction = self.resolve(disclosure.prediction, JointPrediction)
-        if self.resolve(prediction.body.records, CommittedRecords).author != author.reference:
+        prediction = self._answers(disclosure.prediction)
+        if self.author_of(prediction.records.index).reference != author.reference:
             raise VerificationFailed("disclosure.author", "answers are disclosed by the clinic of the records")
+        if disclosure.grant is None:
+            return  # as clinics did before grants; that everybody can see it is the point
+        grant = self.resolve(disclosure.grant, Grant)
+        if grant.author != author.reference:
+            raise VerificationFailed("grant.author", f"the grant in entry {grant.reference.index} is another clinic's")
+        self.check_not_revoked(grant.reference)
+        if grant.body.request is not None:
+            self.check_not_revoked(grant.body.request)
+
+    def _answers(self, reference: Reference) -> Prediction | JointPrediction:
+        """The prediction that a reference means, of either kind."""
+        body = self._meant(reference).body
+        if not isinstance(body, Prediction | JointPrediction):
+            raise VerificationFailed("ledger.reference", f"entry {reference.index} is a {body.KIND}, not a prediction")
+        return body
 
     def _check_suspension(self, suspension: Suspension, author: Logged[Party]) -> None:
         for reference, role in ((suspension.clinic, "clinic"), (suspension.owner, "owner")):
@@ -452,7 +508,7 @@ class Registry:
 
     def _check_revocation(self, revocation: Revocation, author: Logged[Party]) -> None:
         target = self._meant(revocation.target)
-        if not isinstance(target.body, Key | Model | Records | Network | CommittedRecords):
+        if not isinstance(target.body, Key | Model | Records | Network | CommittedRecords | Request | Grant):
             raise VerificationFailed("revocation.target", f"a {target.body.KIND} cannot be revoked")
         if target.author != author.reference:
             raise VerificationFailed("revocation.author", "only the author of an entry revokes it")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from api.entries import Model, Network, NetworkLayer, Reference
+from api.entries import AnyStatement, Bounded, Model, Network, NetworkLayer, Reference, Sign
 from api.errors import Problem
 from api.exposure import ExposureRow
 from api.jobs import Job
@@ -29,6 +29,7 @@ __all__ = [
     "Queued",
     "Row",
     "StoredBlob",
+    "WeightStatementResponse",
     "parsed",
 ]
 
@@ -267,10 +268,48 @@ class LayerResponse(BaseModel):
         return cls(**{name: getattr(layer, name) for name in cls.model_fields})
 
 
+class WeightStatementResponse(BaseModel):
+    """What is proven of one hidden weight, with the digest of the proof; `says` is the same in words.
+
+    `direction` belongs to the type `sign`, `bound` to `bounded`: -bound <= w <= bound for the integer weight at 2^SW.
+    """
+
+    model_config = _example(
+        type="bounded",
+        output=0,
+        feature=3,
+        direction=None,
+        bound="838860",
+        proof=_LEAF,
+        says="the weight of 'bmi' in 'malignant' is at most 0.05 in magnitude, per half the range of the feature",
+    )
+
+    type: Literal["zero-weight", "sign", "bounded"]
+    output: int
+    feature: int
+    direction: Literal["non-negative", "non-positive"] | None
+    bound: Annotated[str, Field(pattern=r"^[1-9][0-9]*$")] | None
+    proof: Hex32
+    says: str
+
+    @classmethod
+    def of(cls, statement: AnyStatement, says: str) -> WeightStatementResponse:
+        return cls(
+            type=statement.type,
+            output=statement.output,
+            feature=statement.feature,
+            direction=statement.direction if isinstance(statement, Sign) else None,
+            bound=str(statement.bound) if isinstance(statement, Bounded) else None,
+            proof=statement.proof.hex(),
+            says=says,
+        )
+
+
 class ModelDetail(ModelSummary):
     """A published model with its card and the digests of its schema and certificate.
 
-    `layers` are those of a network, with ReLU between them; a model of scheme `ckks` has none to list.
+    `statements` are what is proven of single weights; `zero_weights` repeats those of type `zero-weight`. `layers` are
+    those of a network, with ReLU between them; a model of scheme `ckks` has none to list.
     """
 
     model_config = _example(
@@ -278,12 +317,24 @@ class ModelDetail(ModelSummary):
         certificate=_LEAF,
         card={"purpose": "research"},
         zero_weights=[{"output": 0, "feature": 3}],
+        statements=[
+            {
+                "type": "zero-weight",
+                "output": 0,
+                "feature": 3,
+                "direction": None,
+                "bound": None,
+                "proof": _LEAF,
+                "says": "the weight of 'sex' in 'malignant' is zero",
+            }
+        ],
         layers=[],
     )
 
     certificate: Hex32
     card: dict[str, str]
     zero_weights: list[dict[str, int]]
+    statements: list[WeightStatementResponse]
     layers: list[LayerResponse]
 
 

@@ -28,6 +28,7 @@ from api.approval_gate import approval_gate
 from api.binding import parameters_of
 from api.blobs import BlobStore
 from api.clock import clock_name
+from api.consent_rules import MAX_REQUEST_BOX_BYTES, check_consent
 from api.entries import (
     JointPrediction,
     Key,
@@ -50,7 +51,7 @@ from api.errors import (
     RateLimited,
     TooLarge,
 )
-from api.exposure import bits_of_groups, recount
+from api.exposure import bits_of_groups, hidden_bits, recount
 from api.jobs import Job, JobStore, JobWorker
 from api.joint_prediction import attest_joint, write_joint_bundle
 from api.joint_service import JointService
@@ -79,7 +80,6 @@ from ledger.files import held_lock
 from ledger.storage.locate import LogPlace, open_or_create
 from ledger.trust_policy import TlogPolicy
 from privacy.ckks.canonical import encode_input
-from privacy.ckks.exposure import model_bits
 from privacy.errors import DecodeError, UsageError, VerificationFailed
 from privacy.models.schema import Schema
 from privacy.models.statements import decode_opening, load_opening, save_opening
@@ -272,8 +272,13 @@ class Service:
 
     # -- what is submitted ---------------------------------------------------------------------------------------------
 
-    def store_blob(self, digest: bytes, data: bytes) -> bool:
-        """Store a blob; whether it is new. Raises VerificationFailed(`blob.digest`), StorageFull."""
+    def store_blob(self, party: Logged[Party], digest: bytes, data: bytes) -> bool:
+        """Store a blob; whether it is new. A consumer has nothing to upload but sealed requests.
+
+        Raises VerificationFailed(`blob.digest`), TooLarge, StorageFull.
+        """
+        if party.body.role == "consumer" and len(data) > MAX_REQUEST_BOX_BYTES:
+            raise TooLarge(MAX_REQUEST_BOX_BYTES)
         known = self.blobs.has(digest)
         if hashlib.sha256(data).digest() != digest:
             raise VerificationFailed("blob.digest", "the body does not have this SHA-256 digest")
@@ -298,10 +303,10 @@ class Service:
         return [self.blobs.put(data) for data in encoded]
 
     def submit(self, party: Logged[Party], entry: bytes) -> tuple[Reference, bool]:
-        """Log an entry of a clinic or owner; the reference, and whether it is new.
+        """Log an entry of a clinic, owner or consumer; the reference, and whether it is new.
 
         The same bytes again give the same reference. Raises NotPermitted(`entry.author`) unless `party` wrote it,
-        StorageFull, and as `Registry.check` and `check_behind` do.
+        StorageFull, and as `Registry.check`, `check_consent` and `check_behind` do.
         """
         found = self.registry.index_of(entry)
         decoded = decode_entry(entry)
@@ -313,7 +318,11 @@ class Service:
         self.blobs.check_room(len(entry))
         with self._turn():
             check_behind(decoded.body, self.blobs)
-        reference = self._append(entry)
+        with self._write:
+            if self.registry.index_of(entry) is None:  # else an attempt that was reported as failed has logged it
+                now = datetime.now(UTC)
+                check_consent(self.registry, decoded, self.settings.requests_per_consumer, now)
+            reference = self._append(entry)
         self.joint.nodes.wake()  # a revocation or suspension may concern a session
         return self._published(reference), True
 
@@ -441,7 +450,7 @@ class Service:
                 continue
             for output, bits in _planned_bits(other, self._plan(other)).items():
                 waiting[output] += bits
-        outputs = [(found.name, model_bits(records.d, found.b, found.b_bias)) for found in model.body.outputs]
+        outputs = [(o.name, hidden_bits(model.body, records.d, place)) for place, o in enumerate(model.body.outputs)]
         check_cap(share, outputs, recount(self.registry, records.clinic, model.reference.index), waiting, asked)
 
     def compute(self, job: Job, progress: Callable[[int], None]) -> bytes:
@@ -627,11 +636,11 @@ def admit_party(data: Path, entry: bytes) -> Party:
 
     The server may be running.
 
-    Raises DecodeError, VerificationFailed(`entry.signature`), UsageError unless it is the entry of a clinic or owner.
+    Raises DecodeError, VerificationFailed(`entry.signature`), UsageError for the entry of a server.
     """
     decoded = decode_entry(entry)
     if not isinstance(decoded.body, Party) or decoded.body.role == "server":
-        raise UsageError("only the party entry of a clinic or an owner is admitted")
+        raise UsageError("only the party entry of a clinic, an owner or a consumer is admitted")
     verify_signature(decoded, decoded.body.public_key)
     folder = data / "admitted"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -72,6 +72,10 @@ class Settings(BaseSettings):
     jobs_per_clinic: Annotated[int, Field(ge=1)] = 16
     """Jobs of one clinic that may wait or run at a time."""
 
+    requests_per_consumer: Annotated[int, Field(ge=1)] = 1000
+    """Requests of one consumer, to all clinics, that may be open at a time: neither granted nor refused nor
+    withdrawn."""
+
     mpc_node_seconds: Annotated[float, Field(gt=0)] = 60
     """Joint predictions: how long the nodes of clinic and owner are waited for."""
 

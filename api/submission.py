@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from api.binding import parameters_of, verify_key_entry, verify_model_entry, verify_model_statements
 from api.blobs import BlobStore
+from api.consent_rules import MAX_REQUEST_BOX_BYTES
 from api.entries import (
     MAX_ENTRY_BYTES,
     Approval,
@@ -15,10 +16,13 @@ from api.entries import (
     Clearance,
     CommittedRecords,
     Disclosure,
+    Grant,
     Key,
     Model,
     Network,
     Records,
+    Refusal,
+    Request,
     Revocation,
     Suspension,
     decode_point_list,
@@ -40,11 +44,15 @@ _RESULT_BYTES = 64
 
 
 def check_behind(body: Body, blobs: BlobStore) -> None:
-    """Check the blobs behind an entry of a clinic or owner; a revocation, suspension, clearance or approval has none.
+    """Check the blobs behind an entry of a party; revocations, suspensions, clearances, approvals, grants and refusals
+    have none.
+
+    What a sealed box holds is for whoever can open it to check. The proof of a disclosure is for its recipient alone.
 
     Raises:
         NotPermitted: a kind of entry that nobody submits.
-        VerificationFailed, DecodeError: the check that failed, or `entry.blob` for a blob that was not uploaded.
+        VerificationFailed, DecodeError: the check that failed, `request.box` for a box that holds no request, or
+            `entry.blob` for a blob that was not uploaded.
     """
     match body:
         case Key():
@@ -58,7 +66,14 @@ def check_behind(body: Body, blobs: BlobStore) -> None:
             verify_network_entry(body, schema, _blob(blobs, body.certificate, "certificate"))
         case CommittedRecords():
             _check_committed_records(body, blobs)
-        case Revocation() | Disclosure() | Suspension() | Clearance() | Approval():
+        case Request(box=bytes() as box):
+            if len(_blob(blobs, box, "sealed request")) > MAX_REQUEST_BOX_BYTES:
+                raise VerificationFailed("request.box", f"a sealed request has at most {MAX_REQUEST_BOX_BYTES} bytes")
+        case Disclosure(delivery=bytes() as delivery):
+            _blob(blobs, delivery, "sealed delivery")
+        case Request() | Grant() | Refusal() | Disclosure():
+            pass
+        case Revocation() | Suspension() | Clearance() | Approval():
             pass
         case _:
             raise NotPermitted("entry.kind", f"a {body.KIND} is not submitted")

@@ -19,9 +19,12 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from privacy.errors import UsageError, VerificationFailed
 
-__all__ = ["KEY_BYTES", "open_sealed", "seal"]
+__all__ = ["KEY_BYTES", "OVERHEAD_BYTES", "open_sealed", "seal"]
 
 KEY_BYTES: Final = 32
+OVERHEAD_BYTES: Final = KEY_BYTES + 16
+"""How much longer a box is than its message."""
+
 _NONCE: Final = bytes(12)  # the key is used once
 
 

@@ -1,4 +1,4 @@
-"""sealproof clinic: keys, encrypted or committed cohorts, predictions, verified answers."""
+"""sealproof clinic: keys, cohorts, predictions, verified answers; with `api.cli.consent`, what is shown to others."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from api.cli.common import (
     ModelName,
     log_key_text,
     model_argument,
-    nonce_bytes,
     out,
     print_json,
     progress,
 )
+from api.cli.consent import COMMANDS
 from api.client.clinic import Clinic, PredictionRequest, SubmittedRecords
 from api.client.joint_prediction import VerifiedJointPrediction
 from api.client.scores import Scores
@@ -26,7 +26,8 @@ from api.entries import Network, Policy
 from privacy.errors import UsageError
 
 app = typer.Typer(
-    help="A clinic: encrypt or commit records, ask for predictions, verify, then decrypt.", no_args_is_help=True
+    help="A clinic: encrypt or commit records, ask for predictions, verify, then decrypt; show answers to others.",
+    no_args_is_help=True,
 )
 
 DEFAULT = Path("clinic")
@@ -135,51 +136,8 @@ def open_bundle(
     _show(found, bundle, scores, as_json)
 
 
-@app.command()
-def disclose(
-    bundle: Annotated[Path, typer.Argument(help="A bundle of a prediction by two-party computation.")],
-    record: Annotated[str, typer.Option(help="Record id of the patient whose answer is shown.")],
-    nonce: Annotated[str, typer.Option(help="The recipient's nonce, 64 hex digits (sealproof consumer nonce).")],
-    save: Annotated[Path, typer.Option(help="Where to write the disclosure, for the recipient alone.")],
-    kind: Annotated[str, typer.Option(help="threshold, exact or open.")] = "threshold",
-    at_least: Annotated[
-        float | None, typer.Option(help="Of a threshold: a probability for a logit, else a raw answer.")
-    ] = None,
-    tolerance: Annotated[
-        float | None, typer.Option(help="Of exact: a multiple of the model's grid, one step by default.")
-    ] = None,
-    output: Annotated[str | None, typer.Option(help="Output of the model; by default its first.")] = None,
-    folder: Folder = DEFAULT,
-    as_json: Json = False,
-) -> None:
-    """Show one answer of one patient to one recipient, provably, and nothing else.
-
-    `threshold` proves that the answer is at least something, `exact` what it is to within a tolerance, `open` tells all
-    of it. It is logged; the ledger says neither whose answer it is nor what was shown. One statement of a kind is made
-    about an answer, and no second, different one.
-
-    Example: sealproof clinic disclose heart.sealproof --record p7 --at-least 0.7 --nonce 9f3c... --save p7.sealproof
-    """
-    if kind not in ("threshold", "exact", "open"):
-        raise UsageError(f"--kind is threshold, exact or open, not {kind!r}")
-    clinic = Clinic.open(folder)
-    path = clinic.disclose(
-        bundle,
-        record,
-        kind=kind,  # type: ignore[arg-type]  # checked above
-        nonce=nonce_bytes(nonce),
-        path=save,
-        output=output if output is not None else 0,
-        threshold=at_least,
-        tolerance=tolerance,
-    )
-    if as_json:
-        print_json({"disclosure": str(path), "kind": kind})
-    else:
-        out.print(
-            f"disclosed and logged; give {path} to the recipient, who checks it with sealproof verify --nonce",
-            soft_wrap=True,
-        )
+for command in COMMANDS:
+    app.command()(command)
 
 
 def _records(clinic: Clinic, index: int | None, *, committed: bool) -> SubmittedRecords:
@@ -207,7 +165,7 @@ def _show(found: Scores, bundle: Path, scores: Path | None, as_json: bool) -> No
     """What may be shown on a clinic's own screen: that it holds, and where the answers went."""
     if scores is not None:
         found.to_csv(scores)
-    bounds = {name: float(bound) for name, bound in zip(found.outputs, found.error_bounds, strict=True)}
+    bounds = {name: float(bound) for name, bound in zip(found.outputs, found.shown_bounds, strict=True)}
     if as_json:
         print_json(
             {

@@ -21,12 +21,12 @@ from api.cli.common import (
     trusted_log,
     trusted_logs,
 )
-from api.client.audit_disclosure import probability
 from api.client.committee import Member
 from api.client.enrolment import CASE, MEMBER, SHARE, SIGNED, TERMS, TrialTerms, combine
+from api.client.questions import output_names
 from api.client.session import log_errors
 from api.client.transport import Server
-from api.client.trial_model import published_network, trial_threshold
+from api.client.trial_model import published_model, trial_threshold
 from api.client.verified_cache import VerifiedCache
 from privacy.canonical_json import Codec
 from privacy.private_files import read_limited, write_private
@@ -97,8 +97,8 @@ def init(
 
     source = Server(server)
     origin = source.health().origin
-    network = published_network(source, trusted_log(origin, log_key), model_argument(model))
-    place, threshold = trial_threshold(network.body, output, at_least)
+    published = published_model(source, trusted_log(origin, log_key), model_argument(model))
+    place, threshold = trial_threshold(published, output, at_least)
     committee = [_read(MEMBER, path) for path in members]
     gas: list[int] = []
 
@@ -111,7 +111,7 @@ def init(
         terms, _ = create_trial(
             chain,
             origin=origin,
-            model=network.reference,
+            model=published.reference,
             output=place,
             threshold=threshold,
             quorum=quorum,
@@ -125,8 +125,8 @@ def init(
     else:
         out.print(
             f"trial at 0x{terms.contract.hex()} on chain {terms.chain}: {quorum} of {len(committee)} members enrol "
-            f"whose {network.body.outputs[place]} by model {network.body.name} {network.body.version} is at least "
-            f"{threshold} / 2^{network.body.grid_bits}; {sum(gas)} gas; give {save} to everybody",
+            f"whose {output_names(published)[place]} by model {published.body.name} {published.body.version} is "
+            f"at least {threshold} / 2^{published.body.grid_bits}; {sum(gas)} gas; give {save} to everybody",
             soft_wrap=True,
         )
 
@@ -187,8 +187,9 @@ def sign(
                 "case": about.number,
                 "member": share.member,
                 "says": found.sentence,
-                "probability": probability(found),
-                "clinic": found.prediction.clinic.name,
+                "probability": found.facts[0].probability,
+                "clinic": found.clinic.name,
+                "consent": found.consent is not None,
                 "checks": [{"name": check.name, "shows": check.sentence} for check in found.checks],
                 "asked_server": server is not None,
                 "file": str(save),
@@ -197,7 +198,7 @@ def sign(
         return
     for check in found.checks:
         out.print(f"  {check.name:<13} {check.seconds:6.2f} s  {check.sentence}", soft_wrap=True)
-    out.print(f"VERIFIED: {found.sentence}; {found.prediction.clinic.name} disclosed it", soft_wrap=True)
+    out.print(f"VERIFIED: {found.sentence}; {found.clinic.name} disclosed it", soft_wrap=True)
     out.print(f"signed as member {share.member}; give {save} to the organiser", soft_wrap=True)
     if server is None:
         out.print("note: no server was asked whether anything was revoked since (--server)")

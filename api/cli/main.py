@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from api.cli import clinic, committee, consumer, governance, ledger, model, mpc, operator, tools, trust, verify
+from api.cli import clinic, committee, consumer, explain, governance, ledger, model, mpc, operator, tools, trust, verify
 from api.cli.common import EXIT_USAGE, err, exit_code, one_line
 from api.version import VERSION
 
@@ -32,6 +32,7 @@ app.add_typer(trust.app, name="trust")
 app.add_typer(operator.party_app, name="party")
 app.command("serve")(operator.serve)
 app.command("verify")(verify.verify)
+app.command("explain")(explain.explain)
 app.command("exposure")(tools.exposure)
 app.command("demo")(tools.demo)
 app.command("bench")(tools.bench)

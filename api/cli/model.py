@@ -7,12 +7,15 @@ from typing import Annotated, cast
 
 import typer
 
+from api.cli import weight_policy
 from api.cli.common import Folder, Json, LogKey, ModelName, log_key_text, model_argument, out, print_json, progress
 from api.client.model_folder import Scheme
-from api.client.owner import Owner
+from api.client.owner import Owner, audit_folder
+from api.client.transport import Server
 from api.entries import Network
 from privacy.errors import UsageError
 from privacy.models.network_artefact import load_any_model
+from privacy.models.policy import WeightPolicy
 from privacy.models.schema import Schema
 
 app = typer.Typer(help="A model owner: publish, audit, policy, revoke.", no_args_is_help=True)
@@ -55,6 +58,9 @@ def publish(
         list[int] | None, typer.Option(help="Public bound: biases below 2^bits; once, or once a layer. mpc.")
     ] = None,
     zero: Annotated[list[str] | None, typer.Option(help="Feature to prove unused; may be repeated.")] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="Weight policy to prove: see `sealproof model policy`. ckks.")
+    ] = None,
     card: Annotated[list[str] | None, typer.Option(help="Line of the model card, key=value.")] = None,
     folder: Folder = DEFAULT,
     as_json: Json = False,
@@ -67,6 +73,7 @@ def publish(
     """
     if scheme not in (None, "ckks", "mpc"):
         raise UsageError(f"--scheme is ckks or mpc, not {scheme!r}")
+    rules = None if policy is None else WeightPolicy.load(policy)
     loaded = load_any_model(file)
     if Schema.decode_json(schema.read_bytes()).digest() != loaded.schema.digest():
         raise UsageError(f"{file} is a model for another schema than {schema}")
@@ -86,6 +93,7 @@ def publish(
             weight_bits=weight_bits,
             bias_bits=bias_bits,
             zero_weights=[(o, names.index(feature)) for o in range(loaded.outputs) for feature in zero or []],
+            policy=rules,
             weight_scale_bits=_per_layer(weight_scale_bits),
             weight_range_bits=_per_layer(weight_range_bits),
             bias_range_bits=_per_layer(bias_range_bits),
@@ -112,12 +120,35 @@ def _per_layer(bits: list[int] | None) -> int | list[int] | None:
 
 
 @app.command()
-def audit(model: ModelName, folder: Folder = DEFAULT, as_json: Json = False) -> None:
+def audit(
+    model: ModelName,
+    folder: Folder = DEFAULT,
+    opened: Annotated[
+        Path | None,
+        typer.Option(
+            help="Auditor: folder with the owner's model.json, salt, and opening.json or network-opening.json."
+        ),
+    ] = None,
+    server: Annotated[
+        str | None, typer.Option(help="With --opened: server with the ledger, which is read whole and checked.")
+    ] = None,
+    log_key: LogKey = None,
+    as_json: Json = False,
+) -> None:
     """Open the commitment of a published model: float file, rule and blindings must reproduce it.
+
+    The owner does so from its own folder. An auditor, to whom the owner shows the weights, does so with --opened and
+    --server, and needs no folder.
 
     Example: sealproof model audit --model heart
     """
-    found = Owner.open(folder).audit(model_argument(model))
+    if (opened is None) != (server is None) or (log_key is not None and server is None):
+        raise UsageError("an auditor gives --opened and --server, and perhaps --log-key; an owner none of them")
+    if opened is not None and server is not None:
+        published = weight_policy.published_model(Server(server), log_key, model_argument(model))
+        found = audit_folder(published, opened)
+    else:
+        found = Owner.open(folder).audit(model_argument(model))
     if as_json:
         print_json(
             {
@@ -132,23 +163,7 @@ def audit(model: ModelName, folder: Folder = DEFAULT, as_json: Json = False) -> 
     )
 
 
-@app.command()
-def policy(model: ModelName, folder: Folder = DEFAULT, as_json: Json = False) -> None:
-    """What is public about a model, and after how many answers its weights may be known.
-
-    Example: sealproof model policy --model heart
-    """
-    found = Owner.open(folder).policy(model_argument(model))
-    if as_json:
-        print_json([{**vars(p), "bits_per_answer": float(p.bits_per_answer)} for p in found])
-        return
-    for output in found:
-        out.print(
-            f"{output.name} ({output.link}): weights in {output.b} bits, bias in {output.b_bias}; "
-            f"{output.bits} bits in all, {float(output.bits_per_answer):.1f} an answer: "
-            f"after {output.answers} answers a clinic may know this output",
-            soft_wrap=True,
-        )
+app.command("policy")(weight_policy.policy)
 
 
 @app.command()

@@ -78,7 +78,7 @@ def serve(
 
 @party_app.command()
 def add(
-    identity: Annotated[Path, typer.Argument(help="Party entry that the clinic or owner sent you.")],
+    identity: Annotated[Path, typer.Argument(help="Party entry that the clinic, owner or consumer sent you.")],
     data: Annotated[Path, typer.Option(help="Folder of the server.")] = Path("sealproof-data"),
 ) -> None:
     """Admit a party entry (name, role and key) to a server with closed registration; its holder then registers.

@@ -26,9 +26,9 @@ from api.cli.common import (
 from api.cli.governance import governed
 from api.client.anchored import AnchorComparison
 from api.client.audit import verify_bundle
-from api.client.audit_disclosure import VerifiedDisclosure, probability
 from api.client.joint_prediction import VerifiedJointPrediction
-from api.client.prediction import Check, VerifiedPrediction
+from api.client.prediction import Check, VerifiedPrediction, rounded_up
+from api.client.shown import ShownFact, VerifiedConsent, VerifiedDisclosure
 from api.client.transport import Server
 from api.client.verified_cache import VerifiedCache
 from api.governance import Governance
@@ -111,23 +111,44 @@ def _report(
 ) -> dict[str, Any]:
     if not isinstance(found, VerifiedDisclosure):
         return _verified(bundle, found, pinned)
-    told, statement = _verified(bundle, found.prediction, pinned), found.statement
+    told = _verified(bundle, found.prediction, pinned)
     told["checks"] = _checks(found.checks)
     told["disclosure"] = {
-        "says": found.sentence,
-        "probability": probability(found),
-        "record": found.disclosed.record_id,
-        "output": found.output_name,
-        "kind": statement.kind,
-        "value": str(statement.value),
-        "tolerance": statement.tolerance,
-        "scale_bits": statement.scale_bits,
-        "grid_bits": statement.grid_bits,
-        "recipient_nonce": statement.recipient_nonce.hex(),
+        "facts": [_fact(fact) for fact in found.facts],
+        "recipient_nonce": found.recipient_nonce.hex(),
         "entry": found.entry.reference.index,
-        "issued_at": found.disclosed.issued_at,
+        "issued_at": found.issued_at,
+        "consent": None if found.consent is None else _consent(found.consent),
     }
     return told
+
+
+def _fact(fact: ShownFact) -> dict[str, Any]:
+    return {
+        "says": fact.sentence,
+        "meaning": fact.meaning,
+        "probability": fact.probability,
+        "record": fact.record_id,
+        "output": fact.output_name,
+        "versus": fact.versus_name,
+        "kind": fact.kind,
+        "value": str(fact.value),
+        "tolerance": fact.tolerance,
+        "scale_bits": fact.scale_bits,
+        "grid_bits": fact.grid_bits,
+        "error": rounded_up(fact.error) if fact.error else "0",
+    }
+
+
+def _consent(consent: VerifiedConsent) -> dict[str, Any]:
+    return {
+        "purpose": consent.document.purpose,
+        "consumer": None if consent.consumer is None else consent.consumer.name,
+        "until": consent.document.until,
+        "grant": consent.grant.reference.index,
+        "request": None if consent.request is None else consent.request.reference.index,
+        "revoked_since": [reference.index for reference in consent.revoked_since],
+    }
 
 
 def _approval(found: VerifiedPrediction | VerifiedJointPrediction) -> dict[str, Any]:
@@ -198,10 +219,7 @@ def _print(result: dict[str, Any]) -> None:
     for found in result.get("anchors", ()):
         out.print(f"  {'anchor':<23} {one_line(found['says'])}", soft_wrap=True)
     if "disclosure" in result:
-        shown = result["disclosure"]
-        out.print(f"DISCLOSED by {result['clinic']}: {one_line(shown['says'])}", soft_wrap=True)
-        if shown["probability"] is not None:
-            out.print(f"  which are log-odds: a probability {shown['probability']}")
+        _print_disclosure(result["clinic"], result["disclosure"])
     model = result["model"]
     bounds = ", ".join(f"{o['name']} within {o['error_bound']:.2g}" for o in result["outputs"])
     how = " by multi-party computation; answers are exact" if result["scheme"] == "mpc" else ""
@@ -213,3 +231,28 @@ def _print(result: dict[str, Any]) -> None:
     )
     for index in result["revoked_since"]:
         out.print(f"note: ledger entry {index}, which it uses, was revoked after this prediction")
+    consent = result.get("disclosure", {}).get("consent")
+    for index in consent["revoked_since"] if consent else ():
+        what = "the consent" if index == consent["grant"] else "the request"
+        out.print(f"note: {what} in ledger entry {index} was revoked after this disclosure")
+
+
+def _print_disclosure(clinic: str, shown: dict[str, Any]) -> None:
+    for fact in shown["facts"]:
+        out.print(f"DISCLOSED by {clinic}: {one_line(fact['says'])}", soft_wrap=True)
+        if fact["meaning"] is not None:
+            out.print(f"  {one_line(fact['meaning'])}", soft_wrap=True)
+        if fact["error"] != "0":
+            out.print(f"  of an encrypted answer, within {fact['error']} of the committed model's")
+    consent = shown["consent"]
+    if consent is None:
+        out.print("  no consent is on the ledger for this")
+        return
+    asked = "whoever gave the clinic this nonce"
+    if consent["request"] is not None:
+        asked = f"{consent['consumer']}, who asked in entry {consent['request']}"
+    out.print(
+        f"  consent in entry {consent['grant']} for {one_line(repr(consent['purpose']))}, to {one_line(asked)}, until "
+        f"{consent['until']}",
+        soft_wrap=True,
+    )

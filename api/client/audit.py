@@ -1,7 +1,8 @@
 """The auditor: verify a bundle, offline, without any secret and without an FHE library.
 
-`verify_bundle` takes these steps, the cheap ones first. Each is restated beside its code: 1 and 2 in `audit_base.py`,
-the others in `audit_ckks.py` for predictions on encrypted records and in `audit_joint.py` for multi-party computation.
+`verify_bundle` takes these steps, the cheap ones first. Each is restated beside its code: 1 and 2 in
+`audit_evidence.py`, the others in `audit_ckks.py` for predictions on encrypted records and in `audit_joint.py` for
+multi-party computation.
 
  1 bundle       the file is a bundle, and every blob in it has the digest it is named by
  2 log          one checkpoint, signed by a trusted log and cosigned by its witnesses; every entry is in that log
@@ -13,8 +14,10 @@ the others in `audit_ckks.py` for predictions on encrypted records and in `audit
  8 statements   what the proofs are about follows from the entries: inputs, positions, blur and error bound; commitments
  9 certificates of key or records and of the model, and every zero-weight statement
 10 proofs       every proof, over the very bytes that are handed out afterwards
-11 disclosure   if there is one (`audit_disclosure.py`): by the clinic, of one committed answer, for one recipient
-12 approval     if there is one (`audit_approval.py`), after step 7: hospitals approved the model before the prediction
+11 consent      of a disclosure under a grant (`audit_consent.py`), after step 7: what was disclosed is what the clinic
+                consented to show, for this purpose, to this recipient and until then
+12 disclosure   if there is one (`audit_disclosure.py`): by the clinic, of answers of this prediction, for one recipient
+13 approval     if there is one (`audit_approval.py`), after step 7: hospitals approved the model before the prediction
 
 What is proved, and what is not: docs/spec/protocol.md, sections 0, 5, 7 and 9. Nothing is read from a proof or from the
 attestation that is not compared with the ledger or recomputed.
@@ -25,13 +28,15 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
-from api.client.audit_base import Evidence, LogTrust, Progress
 from api.client.audit_ckks import CkksAudit
-from api.client.audit_disclosure import DisclosureAudit, VerifiedDisclosure
+from api.client.audit_consent import ConsentAudit
+from api.client.audit_disclosure import DisclosureAudit
+from api.client.audit_evidence import Evidence, LogTrust, Progress
 from api.client.audit_joint import JointAudit
 from api.client.history import LedgerAccess
 from api.client.joint_prediction import VerifiedJointPrediction
 from api.client.prediction import VerifiedPrediction
+from api.client.shown import VerifiedDisclosure
 from api.client.verified_cache import VerifiedCache
 from api.entries import JointPrediction
 from api.governance import ApprovalContract, Governance
@@ -79,12 +84,9 @@ def verify_bundle(
             raise VerificationFailed(
                 "approval.missing", "the prediction names no approval of its model; the governance file demands one"
             )
-        if kind is not JointPrediction:
-            if evidence.disclosure is not None:
-                raise VerificationFailed("entry.disclosure", "answers under encryption have no disclosures yet")
-            return CkksAudit(evidence).run()
-        if evidence.disclosure is None:
-            return JointAudit(evidence).run()
-        disclosure = DisclosureAudit(evidence, evidence.disclosure, recipient_nonce)
-        audit = JointAudit(evidence)
-        return disclosure.run(audit.run(), audit.clinic)
+        consent = None if evidence.disclosure is None else ConsentAudit(evidence, evidence.disclosure)
+        audit = (JointAudit if kind is JointPrediction else CkksAudit)(evidence, consent)
+        prediction = audit.run()
+        if consent is None:
+            return prediction
+        return DisclosureAudit(evidence, consent, recipient_nonce).run(prediction, audit.clinic.body)

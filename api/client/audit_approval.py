@@ -3,7 +3,7 @@
 A bundle whose attestation names an approval carries its ledger entry. That the entry is in the log, signed by its
 author, and under the head that the prediction names is checked with the other entries (steps 2 to 4 and 7); then
 
-12 approval    about this very model, older than the prediction, every signature holds for this model, chain, contract
+13 approval    about this very model, older than the prediction, every signature holds for this model, chain, contract
                and log; with a governance file, enough of its hospitals signed; with a chain, they still approve
 
 It is taken before the expensive steps. Who is a hospital and how many are needed comes from the reader's governance
@@ -29,7 +29,7 @@ def check_approval(
     governance: Governance | None,
     contract: ApprovalContract | None,
 ) -> str:
-    """Step 12; what it shows, in words. `contract` is asked only with a governance file.
+    """Step 13; what it shows, in words. `contract` is asked only with a governance file.
 
     Raises VerificationFailed: `approval.model`, `ledger.order`, `approval.signature`, and as `Governance.check` and
     `Governance.check_contract`. And what the contract's reader raises.

@@ -1,184 +1,42 @@
-"""What an audit does whatever the scheme of the prediction is: the file, the log, signatures, head and blobs.
+"""What an audit does whatever the scheme of the prediction is: signatures, attestation, head and blobs.
 
-`Evidence` is a bundle and what steps 1 and 2 show of it; `Audit` has what the other steps share. The steps of a scheme
-are in `api.client.audit_ckks` and `api.client.audit_joint`, and the list of all is in `api.client.audit`.
+`Audit` has what steps 3 to 10 share, after the first two (`api.client.audit_evidence`). The steps of a scheme are in
+`api.client.audit_ckks` and `api.client.audit_joint`, and the list of all is in `api.client.audit`.
 """
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import fields
-from pathlib import Path
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import ledger as log
 from api.binding import Located
 from api.client.audit_approval import check_approval
+from api.client.audit_consent import ConsentAudit, Subject
+from api.client.audit_evidence import STEPS, BodyT, Evidence
 from api.client.dating import check_in_time
-from api.client.history import LedgerAccess, Written, check_history
-from api.client.prediction import Check
-from api.client.trust import TrustedLog, TrustStore
-from api.client.verified_cache import VerifiedCache
+from api.client.history import Written, check_history
+from api.client.trust import TrustStore
 from api.consistency import ConsistencyProof
-from api.entries import (
-    WRITERS,
-    AnyEntry,
-    Approval,
-    Body,
-    CommittedRecords,
-    Disclosure,
-    JointPrediction,
-    Key,
-    Model,
-    Network,
-    Party,
-    Policy,
-    Prediction,
-    Records,
-    Reference,
-    decode_entry,
-    verify_signature,
-)
-from api.governance import ApprovalContract, Governance
-from ledger.merkle import leaf_hash
-from ledger.note import Note, Verifier
+from api.entries import Approval, JointPrediction, Party, Policy, Prediction, Reference
 from privacy import attestation as att
-from privacy.bundle import BundleReader
 from privacy.canonical_json import parse_timestamp
-from privacy.errors import DecodeError, UsageError, VerificationFailed
-from privacy.zk.group import Group
+from privacy.errors import VerificationFailed
 
-__all__ = ["Audit", "Evidence", "LogTrust", "Progress", "translated"]
+__all__ = ["Audit"]
 
-LogTrust = Verifier | TrustedLog | Sequence[Verifier | TrustedLog] | TrustStore
-"""The key of a log, a log with its witnesses, several of them, or what is trusted on this machine."""
-
-Progress = Callable[[str, int, int], None]
-"""(step, done, total)."""
-
-BodyT = TypeVar("BodyT", Key, Model, Records, Prediction, Network, CommittedRecords, JointPrediction, Approval)
 PredicateT = TypeVar("PredicateT", att.Predicate, att.JointPredicate)
 VerifiedT = TypeVar("VerifiedT")
-
-_STEPS: Final = 10
-
-
-class Evidence:
-    """A bundle under audit; attributes appear as the steps establish them."""
-
-    def __init__(
-        self,
-        stack: ExitStack,
-        path: Path,
-        log_key: LogTrust,
-        group: Group,
-        ledger: LedgerAccess | None,
-        nonce: bytes | None,
-        progress: Progress | None,
-        cache: VerifiedCache | None,
-        governance: Governance | None,
-        contract: ApprovalContract | None,
-    ) -> None:
-        self._stack = stack
-        self.path = path
-        self.log_key = log_key
-        self.group = group
-        self.ledger = ledger
-        self.nonce = nonce
-        self.progress = progress or (lambda step, done, total: None)
-        self.cache = cache
-        self.governance = governance
-        self.contract = contract
-        self.checks: list[Check] = []
-        self.also_blobs: set[bytes] = set()
-        """Blobs of a disclosure, which the steps of its prediction do not know."""
-
-    def step(self, name: str, check: Callable[[], str]) -> None:
-        """Take one step. Raises what it raises, and errors of the ledger package as those of this one."""
-        self.progress(name, len(self.checks), _STEPS)
-        started = time.perf_counter()
-        with translated(name):
-            sentence = check()
-        self.checks.append(Check(name, sentence, time.perf_counter() - started))
-
-    def open(self) -> type[Body]:
-        """Take steps 1 and 2 and read the entries; the kind of the one prediction entry among them."""
-        self.step("bundle", self._read_bundle)
-        self.step("log", self._check_log)
-        with translated("entries"):
-            self.entries: dict[int, AnyEntry] = {i: decode_entry(data) for i, data in self.entry_bytes.items()}
-        found = [i for i, entry in self.entries.items() if isinstance(entry.body, Prediction | JointPrediction)]
-        if len(found) != 1:
-            raise VerificationFailed("entry.prediction", f"{len(found)} predictions in the bundle, expected one")
-        self.prediction = found[0]
-        shown = [i for i, entry in self.entries.items() if isinstance(entry.body, Disclosure)]
-        if len(shown) > 1:
-            raise VerificationFailed("entry.disclosure", f"{len(shown)} disclosures in the bundle, at most one can be")
-        self.disclosure = shown[0] if shown else None
-        approved = [i for i, entry in self.entries.items() if isinstance(entry.body, Approval)]
-        if len(approved) > 1:
-            raise VerificationFailed("entry.approval", f"{len(approved)} approvals in the bundle, at most one can be")
-        self.approval = approved[0] if approved else None
-        return type(self.entries[self.prediction].body)
-
-    # 1 bundle: the file is a bundle, and every blob in it has the digest it is named by.
-    def _read_bundle(self) -> str:
-        self.reader = self._stack.enter_context(BundleReader(self.path))
-        self.reader.check()
-        blobs = sum(1 for _ in self.reader.blob_digests())
-        return f"The file is a well-formed bundle of {len(self.reader.entry_indices())} log entries and {blobs} blobs."
-
-    # 2 log: one checkpoint, signed by a trusted log; every entry is in that log at its index.
-    def _check_log(self) -> str:
-        indices = self.reader.entry_indices()
-        proofs = {index: log.TlogProof.parse(self.reader.inclusion_proof(index)) for index in indices}
-        if len({proof.checkpoint for proof in proofs.values()}) != 1:
-            raise VerificationFailed("log.checkpoint", "the inclusion proofs are not all under one checkpoint")
-        checkpoint = next(iter(proofs.values())).checkpoint
-        self.trusted = self._trusted_log(log.Checkpoint.parse(Note.parse(checkpoint).text).origin)
-        self.log_verifier = self.trusted.verifier
-        origin = self.log_verifier.name
-        self.entry_bytes: dict[int, bytes] = {}
-        for index, proof in proofs.items():
-            if proof.index != index:
-                raise VerificationFailed("log.index", f"entry {index} comes with the proof of entry {proof.index}")
-            if proof.extra is not None:
-                raise VerificationFailed("log.extra", f"the proof of entry {index} carries data that nothing signs")
-            verified = proof.verify(self.reader.entry(index), self.log_verifier, origin)
-            self.entry_bytes[index] = verified.entry
-            self.head = verified.head
-        self.witnessed = self.trusted.witnesses(checkpoint)
-        sentence = (
-            f"All {len(indices)} entries are in the log {origin!r} of {self.head.size} entries that its key signed"
-        )
-        if self.witnessed is None or not self.witnessed.cosigned:
-            return sentence + "."
-        return f"{sentence} and that witnesses cosigned: {', '.join(c.name for c in self.witnessed.cosigned)}."
-
-    def _trusted_log(self, origin: str) -> TrustedLog:
-        if isinstance(self.log_key, TrustStore):
-            found = self.log_key.trusted(origin)
-        else:
-            keys = self.log_key if isinstance(self.log_key, Sequence) else [self.log_key]
-            logs = (key if isinstance(key, TrustedLog) else TrustedLog(key) for key in keys)
-            found = next((log for log in logs if log.origin == origin), None)
-        if found is None:
-            raise VerificationFailed(
-                "log.untrusted",
-                f"no trusted key for the log {origin!r}: get its key from its operator, not from this bundle, and "
-                "give it with --log-key, or trust it for good with `sealproof trust add`",
-            )
-        return found
 
 
 class Audit(ABC, Generic[VerifiedT]):
     """Steps 3 to 10 of one scheme; attributes appear as the steps establish them."""
 
-    def __init__(self, evidence: Evidence) -> None:
+    def __init__(self, evidence: Evidence, consent: ConsentAudit | None = None) -> None:
         self._evidence = evidence
+        self._consent = consent
         self._reader = evidence.reader
         self._entry_bytes = evidence.entry_bytes
         self._group = evidence.group
@@ -198,14 +56,25 @@ class Audit(ABC, Generic[VerifiedT]):
             ("attestation", self._check_attestation),
             ("head", self._check_head),
             ("approval", self._check_approval),
+            ("consent", self._check_consent),
             ("statements", self._check_statements),
             ("certificates", self._check_certificates),
             ("proofs", self._check_proofs),
         ):
-            if name != "approval" or self._approval is not None:
+            if self._applies(name):
                 self._evidence.step(name, check)
-        self._evidence.progress("done", _STEPS, _STEPS)
+        self._evidence.progress("done", STEPS, STEPS)
         return self._verified()
+
+    def _applies(self, step: str) -> bool:
+        if step == "approval":
+            return self._approval is not None
+        return step != "consent" or (self._consent is not None and self._consent.grant is not None)
+
+    @property
+    @abstractmethod
+    def clinic(self) -> Located[Party]:
+        """The party that wrote the records, once step 3 has passed."""
 
     @abstractmethod
     def _check_entries(self) -> str: ...
@@ -242,29 +111,9 @@ class Audit(ABC, Generic[VerifiedT]):
 
     def _signed(self, reference: Reference, kind: type[BodyT]) -> Located[BodyT]:
         """The entry of this kind; its signature and its author's role are checked, its author is noted."""
-        entry = self._referenced(reference)
-        if not isinstance(entry.body, kind) or entry.author is None:
-            raise VerificationFailed("entry.kind", f"entry {reference.index} is no {kind.KIND} entry")
-        author = self._referenced(entry.author)
-        party = author.body
-        if not isinstance(party, Party):
-            raise VerificationFailed("entry.author", f"the author of entry {reference.index} is no party")
-        verify_signature(author, party.public_key)
-        verify_signature(entry, party.public_key)
-        if party.role not in WRITERS[kind]:
-            who = " or ".join(WRITERS[kind])
-            raise VerificationFailed(
-                "entry.role", f"entry {reference.index} was signed by a {party.role}, not by a {who}"
-            )
-        self._authors[reference.index] = entry.author.index
-        return Located(reference, entry.body)
-
-    def _referenced(self, reference: Reference) -> AnyEntry:
-        if reference.index not in self._entry_bytes:
-            raise VerificationFailed("bundle.missing-entry", f"entry {reference.index} is not in the bundle")
-        if leaf_hash(self._entry_bytes[reference.index]) != reference.leaf:
-            raise VerificationFailed("entry.reference", f"a reference to entry {reference.index} has another leaf hash")
-        return self._evidence.entries[reference.index]
+        signed = self._evidence.signed(reference, kind)
+        self._authors[reference.index] = signed.author.reference.index
+        return signed.located
 
     def _author(self, located: Located[Any]) -> Located[Party]:
         """The party that wrote an entry that `_signed` has checked."""
@@ -281,13 +130,17 @@ class Audit(ABC, Generic[VerifiedT]):
             raise VerificationFailed("entry.name", f"the {what} of {name!r} were logged by {clinic.name!r}")
 
     def _check_stray_entries(self) -> None:
-        """No entry is there that is neither about the prediction nor an author's."""
-        stray = set(self._entry_bytes) - set(self._authors) - set(self._authors.values()) - {self._evidence.disclosure}
+        """No entry is there that is neither about the prediction or its disclosure nor an author's."""
+        authors = dict(self._authors)
+        if self._consent is not None:
+            authors |= self._consent.check_entries(self.clinic)
+        stray = set(self._entry_bytes) - set(authors) - set(authors.values())
         if stray:
             raise VerificationFailed("bundle.stray", f"entry {min(stray)} has nothing to do with this prediction")
 
     def _check_authors_are_older(self) -> None:
-        for index, author in self._authors.items():
+        also = {} if self._consent is None else self._consent.authors
+        for index, author in (self._authors | also).items():
             if not author < index:
                 raise VerificationFailed("ledger.order", f"entry {index} is older than its author's registration")
 
@@ -300,7 +153,7 @@ class Audit(ABC, Generic[VerifiedT]):
             self._approval = self._signed(Reference.to(index, self._entry_bytes[index]), Approval)
         return index
 
-    # 12 approval: of this model, before the prediction, by enough hospitals of the reader's governance file.
+    # 13 approval: of this model, before the prediction, by enough hospitals of the reader's governance file.
     def _check_approval(self) -> str:
         evidence, prediction = self._evidence, self._evidence.entries[self._evidence.prediction].body
         if self._approval is None or not isinstance(prediction, Prediction | JointPrediction):
@@ -313,6 +166,16 @@ class Audit(ABC, Generic[VerifiedT]):
             evidence.governance,
             evidence.contract,
         )
+
+    # -- consent -------------------------------------------------------------------------------------------------------
+
+    # 11 consent: what was disclosed is what the clinic consented to show, to this recipient and until then.
+    def _check_consent(self) -> str:
+        prediction = self._evidence.entries[self._evidence.prediction].body
+        if self._consent is None or not isinstance(prediction, Prediction | JointPrediction):
+            raise VerificationFailed("consent.missing", "nothing was disclosed under a grant")
+        about = Subject(self._prediction_reference(), prediction.records, prediction.model)
+        return self._consent.check(about, self.clinic)
 
     # -- the attestation -----------------------------------------------------------------------------------------------
 
@@ -358,20 +221,22 @@ class Audit(ABC, Generic[VerifiedT]):
         sentence += check_in_time(until, index, evidence.trusted, evidence.head, evidence.witnessed, self._ledger)
         if self._ledger is None:
             return sentence + " Revocations were not looked up: there is no connection to the ledger."
-        self._revoked_since = check_history(
-            self._ledger,
-            evidence.trusted,
-            evidence.head,
-            store,
-            [self._written(located) for located in used],
-            index,
-            {self._party(author).body.name: author for author in self._authors.values()},
-        )
+        written = [self._written(located) for located in used]
+        authors = set(self._authors.values())
+        if self._consent is not None:
+            written += self._consent.written
+            authors |= set(self._consent.authors.values())
+        names = {self._party(author).body.name: author for author in authors}
+        revoked = check_history(self._ledger, evidence.trusted, evidence.head, store, written, names)
+        self._revoked_since = tuple(entry for entry in revoked if entry in {located.reference for located in used})
+        if self._consent is not None:
+            self._consent.revoked_since = tuple(entry for entry in revoked if entry not in self._revoked_since)
         return sentence + " Nothing that it uses had been revoked before it."
 
     def _written(self, located: Located[Any]) -> Written:
         author = self._author(located)
-        return Written(located.reference, author.reference.index, author.body.public_key)
+        index = self._evidence.prediction
+        return Written(located.reference, author.reference.index, author.body.public_key, index)
 
     # -- blobs ---------------------------------------------------------------------------------------------------------
 
@@ -387,7 +252,8 @@ class Audit(ABC, Generic[VerifiedT]):
 
     def _check_stray_blobs(self, *also: Iterator[bytes] | Sequence[bytes]) -> None:
         """No blob is there that no step uses; `also` are blobs that a later step reads."""
-        stray = set(self._reader.blob_digests()) - self._used_blobs.union(*also) - self._evidence.also_blobs
+        disclosed = set() if self._consent is None else self._consent.blobs
+        stray = set(self._reader.blob_digests()) - self._used_blobs.union(*also) - disclosed
         if stray:
             raise VerificationFailed("bundle.stray", f"blob {min(stray).hex()} has nothing to do with this prediction")
 
@@ -401,18 +267,3 @@ class Audit(ABC, Generic[VerifiedT]):
         if not cache.knows(mark):
             verify()
             cache.remember(mark)
-
-
-@contextmanager
-def translated(step: str) -> Iterator[None]:
-    """Errors of the ledger package in the terms of this one. A nonsensical call made by the data is a failed check."""
-    try:
-        yield
-    except log.DecodeError as error:
-        raise DecodeError(error.what, error.reason) from error
-    except log.VerificationFailed as error:
-        raise VerificationFailed(error.check, error.detail) from error
-    except log.StorageError as error:
-        raise OSError(str(error)) from error
-    except (UsageError, log.UsageError) as error:
-        raise VerificationFailed(f"{step}.impossible", str(error)) from error

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from api import binding
-from api.binding import ProofGroup
+from api.binding import Located, ProofGroup
 from api.client.audit_base import Audit
 from api.client.prediction import VERIFIED, VerifiedPrediction, rounded_up
-from api.entries import ErrorBound, Key, Model, Prediction, PredictionProof, Records, decode_digest_list
+from api.entries import ErrorBound, Key, Model, Party, Prediction, PredictionProof, Records, decode_digest_list
 from privacy import attestation as att
 from privacy.ckks.canonical import ResultCiphertext, decode_input, decode_public_key, decode_result
 from privacy.ckks.evaluation_proof import EvaluationStatement
@@ -27,6 +27,11 @@ __all__ = ["CkksAudit"]
 class CkksAudit(Audit[VerifiedPrediction]):
     """One verification of a prediction on encrypted records."""
 
+    @property
+    def clinic(self) -> Located[Party]:
+        """The party that wrote key and records, once step 3 has passed."""
+        return self._clinic
+
     # 3 entries: every entry is signed by its author's registered key, in the right role and under the right name.
     def _check_entries(self) -> str:
         self._prediction = self._signed(self._prediction_reference(), Prediction)
@@ -35,7 +40,7 @@ class CkksAudit(Audit[VerifiedPrediction]):
         self._model = self._signed(body.model, Model)
         self._key = self._signed(body.key, Key)
         self._server, self._owner = self._author(self._prediction).body, self._author(self._model).body
-        clinic = self._author(self._key)
+        self._clinic = clinic = self._author(self._key)
         if self._author(self._records) != clinic:
             raise VerificationFailed("entry.author", "records and key entry have different authors")
         self._check_name("key", self._key.body.clinic, clinic.body)

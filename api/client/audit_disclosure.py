@@ -1,134 +1,125 @@
-"""The last step of the audit of a disclosure: one committed answer of a verified prediction, shown to one recipient.
+"""The last step of the audit of a disclosure: answers of a verified prediction, shown to one recipient.
 
-A bundle of a disclosure is that of its prediction with one entry and two blobs more: the clinic's disclosure entry, the
-statement that it signed, and the proof. All steps of the prediction come first; then
+All steps of the prediction come first, and with a grant the one about consent (`audit_consent.py`); then
 
-11 disclosure  logged and signed by the clinic of the records, younger than the prediction, about this very answer and
-               record, for this recipient's nonce; its proof holds
+12 disclosure  signed by the clinic of the records, younger than the prediction, about these very answers and records,
+               for this recipient and under this grant; its proof holds
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import InitVar, dataclass
+import hashlib
+from fractions import Fraction
 
-from api.binding import Located
-from api.client.audit_base import Evidence
+from api.client.audit_consent import ConsentAudit
+from api.client.audit_evidence import Evidence
+from api.client.disclosure_statements import encrypted_statement, joint_statements, result_digests
 from api.client.joint_prediction import VerifiedJointPrediction
-from api.client.prediction import VERIFIED, Check
-from api.entries import Disclosure, Reference, verify_signature
+from api.client.prediction import VERIFIED, VerifiedPrediction, rounded_up
+from api.client.shown import ShownFact, VerifiedDisclosure
+from api.entries import Party
 from ledger import verify_inclusion
 from ledger.merkle import leaf_hash
-from privacy.attestation_disclosure import Disclosed, verify_disclosure_envelope
+from privacy.attestation_disclosure import Disclosed
 from privacy.attestation_parts import LedgerReference
-from privacy.errors import UsageError, VerificationFailed
-from privacy.models.linear import sigmoid
-from privacy.mpc.disclosure import AnswerStatement, verify_answer
+from privacy.attestation_shown import Shown, ShownAnswer
+from privacy.ckks.canonical import ResultCiphertext, decode_result
+from privacy.ckks.disclosure import verify_disclosure
+from privacy.errors import VerificationFailed
+from privacy.mpc.disclosure import AnswerStatement, verify_answer, verify_answers
 
-__all__ = ["DisclosureAudit", "VerifiedDisclosure", "in_words", "probability"]
+__all__ = ["DisclosureAudit", "VerifiedDisclosure"]
 
-
-@dataclass(frozen=True)
-class VerifiedDisclosure:
-    """What one answer was shown to be, and to whom. Only `verify_bundle` makes one."""
-
-    prediction: VerifiedJointPrediction
-    entry: Located[Disclosure]
-    disclosed: Disclosed
-    statement: AnswerStatement
-    checks: tuple[Check, ...]
-    made_by: InitVar[object]
-
-    def __post_init__(self, made_by: object) -> None:
-        if made_by is not VERIFIED:
-            raise UsageError("a VerifiedDisclosure is made by verify_bundle only")
-
-    @property
-    def output_name(self) -> str:
-        """Name of the output that was disclosed."""
-        return self.prediction.output_names[self.statement.output]
-
-    @property
-    def sentence(self) -> str:
-        """What is true now, in words."""
-        return f"{self.output_name} of record {self.disclosed.record_id!r} {in_words(self.statement)}"
-
-
-def probability(found: VerifiedDisclosure) -> str | None:
-    """What the statement means as a probability, in words; None unless the answer is one's log-odds."""
-    statement = found.statement
-    if found.prediction.model.body.link != "logit":
-        return None
-    scale = statement.scale_bits if statement.kind == "open" else statement.grid_bits
-    about = {"open": "of ", "exact": "of about ", "threshold": "of at least "}[statement.kind]
-    # Rounded down to four digits, so that "at least" stays true.
-    return f"{about}{math.floor(float(sigmoid(statement.value / 2**scale)) * 10_000) / 10_000:.4f}"
-
-
-def in_words(statement: AnswerStatement) -> str:
-    """What a statement says of the raw answer, with exact decimals."""
-    if statement.kind == "open":
-        return f"is {_decimal(statement.value, statement.scale_bits)} exactly"
-    value = _decimal(statement.value, statement.grid_bits)
-    if statement.kind == "threshold":
-        return f"is at least {value}"
-    return f"is {value}, within {_decimal(statement.tolerance, statement.grid_bits)}"
-
-
-def _decimal(value: int, bits: int) -> str:
-    """value / 2^bits, every digit of it: a decimal of the library would be rounded to 28."""
-    digits = str(abs(value) * 5**bits).rjust(bits + 1, "0")
-    whole, part = digits[: len(digits) - bits], digits[len(digits) - bits :].rstrip("0")
-    return ("-" if value < 0 else "") + whole + (f".{part}" if part else "")
+AnyPrediction = VerifiedPrediction | VerifiedJointPrediction
 
 
 class DisclosureAudit:
-    """Step 11. Made before the other steps, so that they know which entry and blobs are not theirs."""
+    """Step 12, after `consent` was through its own steps."""
 
-    def __init__(self, evidence: Evidence, index: int, recipient_nonce: bytes | None) -> None:
+    def __init__(self, evidence: Evidence, consent: ConsentAudit, recipient_nonce: bytes | None) -> None:
         self._evidence = evidence
+        self._consent = consent
         self._nonce = recipient_nonce
-        entry = evidence.entries[index]
-        if not isinstance(entry.body, Disclosure):
-            raise VerificationFailed("entry.kind", f"entry {index} is no disclosure")
-        self._entry = entry
-        self._located = Located(Reference.to(index, evidence.entry_bytes[index]), entry.body)
-        evidence.also_blobs |= {entry.body.statement, entry.body.proof}
 
-    def run(self, prediction: VerifiedJointPrediction, clinic: Reference) -> VerifiedDisclosure:
-        """The step itself; `clinic` is the party that wrote the prediction's records."""
-        self._evidence.step("disclosure", lambda: self._check(prediction, clinic))
+    def run(self, prediction: AnyPrediction, clinic: Party) -> VerifiedDisclosure:
+        """The step itself; `clinic` wrote the prediction's records."""
+        self._evidence.step("disclosure", lambda: self._check(prediction))
+        found = self._consent.statement
         return VerifiedDisclosure(
-            prediction, self._located, self._disclosed, self._statement, tuple(self._evidence.checks), VERIFIED
+            prediction,
+            clinic,
+            self._consent.entry,
+            self._facts,
+            found.recipient_nonce,
+            found.issued_at,
+            self._consent.consent,
+            tuple(self._evidence.checks),
+            VERIFIED,
         )
 
-    # 11 disclosure: by the clinic, of this answer and record, for this recipient; its proof holds.
-    def _check(self, prediction: VerifiedJointPrediction, clinic: Reference) -> str:
-        entry, reader = self._located, self._evidence.reader
-        if self._entry.author != clinic:
-            raise VerificationFailed("disclosure.author", "it was not logged by the clinic whose records they are")
-        verify_signature(self._entry, prediction.clinic.public_key)
-        found = verify_disclosure_envelope(reader.blob(entry.body.statement), prediction.clinic.public_key)
-        self._disclosed = found
+    # 12 disclosure: by the clinic, of these answers and records, for this recipient; its proof holds.
+    def _check(self, prediction: AnyPrediction) -> str:
+        entry, found = self._consent.entry, self._consent.statement
         if entry.body.prediction != prediction.prediction.reference:
             raise VerificationFailed("disclosure.prediction", "it is about another prediction than the bundle")
-        if not prediction.prediction.reference.index < entry.reference.index:
-            raise VerificationFailed("ledger.order", "the disclosure is older than its prediction")
         index = prediction.prediction.reference.index
+        if not index < entry.reference.index:
+            raise VerificationFailed("ledger.order", "the disclosure is older than its prediction")
         if found.prediction != LedgerReference.to(index, self._evidence.entry_bytes[index]):
             raise VerificationFailed("disclosure.prediction", "the clinic's statement is about another prediction")
         if self._nonce is not None and found.recipient_nonce != self._nonce:
             raise VerificationFailed("disclosure.nonce", "this was made for another recipient, or another question")
+        if found.scheme != ("ckks" if isinstance(prediction, VerifiedPrediction) else "mpc"):
+            raise VerificationFailed("disclosure.scheme", "the prediction was made by the other scheme")
+        if (found.scale_bits, found.grid_bits) != (_scale_bits(prediction), prediction.model.body.grid_bits):
+            raise VerificationFailed("disclosure.scales", "scale or grid are not those of the model")
+        if isinstance(found, Shown):
+            self._facts = self._check_shown(prediction, found)
+        else:
+            self._facts = (self._check_disclosed(prediction, found),)
+        says = "; ".join(fact.sentence for fact in self._facts) + "."
+        error = max(fact.error for fact in self._facts)
+        if error:
+            says += f" The committed model's own answers are within {rounded_up(error)} of that."
+        if self._consent.grant is None:
+            says += " No consent is on the ledger for this."
+        if self._nonce is None:
+            says += " Whether it was made for you shows its nonce, which was not given."
+        return says
+
+    def _check_shown(self, prediction: AnyPrediction, found: Shown) -> tuple[ShownFact, ...]:
+        """Today's format: of answers of either scheme, under a grant that the proof binds."""
+        grant = self._consent.grant
+        if grant is None:
+            raise VerificationFailed("disclosure.grant", "it was made under no grant")
+        index = grant.reference.index
+        if found.grant != LedgerReference.to(index, self._evidence.entry_bytes[index]):
+            raise VerificationFailed("disclosure.grant", "the clinic's statement names another grant than its entry")
+        grant_id, nonce, group = grant.reference.leaf, found.recipient_nonce, self._evidence.group
+        for answer in found.answers:
+            _check_answer(prediction, answer)
+        proof = self._proof(found)
+        if isinstance(prediction, VerifiedPrediction):
+            statement = encrypted_statement(prediction, grant_id, nonce, found.answers)
+
+            def result(digest: bytes) -> ResultCiphertext:
+                return decode_result(statement.params, self._evidence.reader.blob(digest))
+
+            verify_disclosure(statement, proof, result, group)
+        else:
+            verify_answers(joint_statements(prediction, grant_id, nonce, found.answers), proof, group)
+        return tuple(_fact(prediction, answer) for answer in found.answers)
+
+    def _check_disclosed(self, prediction: AnyPrediction, found: Disclosed) -> ShownFact:
+        """The format of older releases: one committed answer, without consent."""
+        if not isinstance(prediction, VerifiedJointPrediction):
+            raise VerificationFailed("disclosure.scheme", "statements of this format are about committed answers")
         if not (found.patient < prediction.count and found.output < len(prediction.output_names)):
             raise VerificationFailed("disclosure.place", "the prediction has no such patient or output")
         if found.answer != prediction.answer(found.patient, found.output):
             raise VerificationFailed("disclosure.answer", "the commitment is not the one of this patient and output")
-        scales = (prediction.answer_scale_bits, prediction.model.body.grid_bits)
-        if (found.scale_bits, found.grid_bits) != scales:
-            raise VerificationFailed("disclosure.scales", "scale or grid are not those of the network")
-        records = prediction.records.body
-        verify_inclusion(leaf_hash(found.handle), found.patient, records.count, found.path, records.handles)
-        self._statement = AnswerStatement(
+        _check_handle(prediction, found)
+        statement = AnswerStatement(
             prediction_id=prediction.prediction.reference.leaf,
             handle=found.handle,
             patient=found.patient,
@@ -142,10 +133,82 @@ class DisclosureAudit:
             tolerance=found.tolerance,
             recipient_nonce=found.recipient_nonce,
         )
-        proof = reader.blob(entry.body.proof)
-        if (found.proof.digest, found.proof.size) != (entry.body.proof, len(proof)):
+        verify_answer(statement, self._proof(found), self._evidence.group)
+        result = hashlib.sha256(found.answer).digest()
+        return _fact(
+            prediction,
+            ShownAnswer(
+                found.patient,
+                found.output,
+                None,
+                found.kind,
+                found.value,
+                found.tolerance,
+                result,
+                found.record_id,
+                found.salt,
+                found.path,
+            ),
+        )
+
+    def _proof(self, found: Shown | Disclosed) -> bytes:
+        digest = self._consent.entry.body.proof
+        if not self._evidence.reader.has(digest):
+            raise VerificationFailed("bundle.missing-blob", f"proof {digest.hex()} is not in the bundle")
+        proof = self._evidence.reader.blob(digest)
+        if (found.proof.digest, found.proof.size) != (digest, len(proof)):
             raise VerificationFailed("disclosure.proof", "the clinic's statement names another proof than its entry")
-        verify_answer(self._statement, proof, self._evidence.group)
-        name = prediction.output_names[found.output]
-        asked = "" if self._nonce is not None else " Whether it was made for you shows its nonce, which was not given."
-        return f"{name} of record {found.record_id!r} {in_words(self._statement)}.{asked}"
+        return proof
+
+
+def _check_answer(prediction: AnyPrediction, answer: ShownAnswer) -> None:
+    """What is opened is the answer of this place, and the handle that of the record there."""
+    if not (answer.patient < prediction.count and answer.output < len(prediction.output_names)):
+        raise VerificationFailed("disclosure.place", "the prediction has no such patient or output")
+    if isinstance(prediction, VerifiedPrediction):
+        result, _ = result_digests(prediction, answer.patient, answer.output)
+    else:
+        result = hashlib.sha256(prediction.answer(answer.patient, answer.output)).digest()
+    if answer.result != result:
+        raise VerificationFailed("disclosure.answer", "what is opened is not the answer of this patient and output")
+    _check_handle(prediction, answer)
+
+
+def _check_handle(prediction: AnyPrediction, said: ShownAnswer | Disclosed) -> None:
+    """The index of a handle is the patient's number, from which its position follows in both packings."""
+    records = prediction.records.body
+    verify_inclusion(leaf_hash(said.handle), said.patient, records.count, said.path, records.handles)
+
+
+def _link(prediction: AnyPrediction, output: int) -> str:
+    if isinstance(prediction, VerifiedPrediction):
+        return prediction.model.body.outputs[output].link
+    return prediction.model.body.link
+
+
+def _scale_bits(prediction: AnyPrediction) -> int:
+    if isinstance(prediction, VerifiedPrediction):
+        return prediction.prediction.body.error_bound.scale_bits
+    return prediction.answer_scale_bits
+
+
+def _fact(prediction: AnyPrediction, answer: ShownAnswer) -> ShownFact:
+    """What was shown, now that its proof holds."""
+    error = prediction.evaluation_error if isinstance(prediction, VerifiedPrediction) else Fraction(0)
+    names = prediction.output_names
+    return ShownFact(
+        record_id=answer.record_id,
+        handle=answer.handle,
+        patient=answer.patient,
+        output=answer.output,
+        versus=answer.versus,
+        output_name=names[answer.output],
+        kind=answer.kind,
+        value=answer.value,
+        tolerance=answer.tolerance,
+        scale_bits=_scale_bits(prediction),
+        grid_bits=prediction.model.body.grid_bits,
+        link=_link(prediction, answer.output),
+        error=error if answer.versus is None else 2 * error,
+        versus_name=None if answer.versus is None else names[answer.versus],
+    )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from api import joint_binding as binding
+from api.binding import Located
 from api.client.audit_base import Audit
 from api.client.joint_prediction import VerifiedJointPrediction
 from api.client.prediction import VERIFIED, rounded_up
-from api.entries import CommittedRecords, JointPrediction, Network, Reference, decode_point_list
+from api.entries import CommittedRecords, JointPrediction, Network, Party, decode_point_list
 from privacy import attestation as att
 from privacy.errors import VerificationFailed
 from privacy.models.network_certificate import check_network
@@ -20,9 +21,9 @@ class JointAudit(Audit[VerifiedJointPrediction]):
     """One verification of a joint prediction."""
 
     @property
-    def clinic(self) -> Reference:
-        """The party that wrote the records, once `run` has passed."""
-        return self._clinic.reference
+    def clinic(self) -> Located[Party]:
+        """The party that wrote the records, once step 3 has passed."""
+        return self._clinic
 
     # 3 entries: every entry is signed by its author's registered key, in the right role and under the right name.
     def _check_entries(self) -> str:

@@ -14,6 +14,8 @@ and every step can be repeated after a crash:
                                             openings of what was committed
     requests/<nonce>.json, bundles/         predictions asked for, and their bundles
     joint/                                  this clinic's shares of answers (`api.client.joint_answers`)
+    requests-in/, grants/, disclosures/     what others asked to be shown, what was consented to, and what was said
+                                            (`api.client.consents`, `api.client.disclosure`)
 """
 
 from __future__ import annotations
@@ -21,9 +23,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Protocol, Self
@@ -31,38 +32,43 @@ from typing import Final, Literal, Protocol, Self
 import httpx
 import numpy as np
 
-from api.client.audit import verify_bundle
+from api.client.clinic_keys import KeyFolder, key_folder, newest_key
 from api.client.committed_records import OPENINGS, CommittedPlan, RecordOpenings, submit_committed
-from api.client.disclosure import disclose
+from api.client.consents import Consents, HeldGrant, IncomingRequest, Reason
+from api.client.disclosure import DEFAULT_CAP, disclose, questions_to_answer
+from api.client.disclosure_source import find_source
 from api.client.encrypted_records import EncryptedPlan, PackingChoice, submit_encrypted
 from api.client.handles import RecordHandles
-from api.client.joint_answers import open_joint_answers
-from api.client.joint_prediction import VerifiedJointPrediction
-from api.client.prediction import VerifiedPrediction
+from api.client.opening import open_prediction
 from api.client.requests import PredictionRequest, Requests
-from api.client.scores import Scores, decrypt, read_openings
-from api.client.session import LocatedModel, Session, load_reference
+from api.client.scores import Scores
+from api.client.session import LocatedModel, Session
+from api.client.submitted_records import SubmittedRecords, submitted_records
 from api.client.transport import JobState, ServerError
 from api.client.verified_cache import VerifiedCache
-from api.entries import Key, Network, Policy, Reference
-from privacy.canonical_json import Codec, DecimalInteger, Record
-from privacy.ckks.canonical import encode_public_key
-from privacy.ckks.key_certificate import KeyOpenings, certify_key, verify_key_certificate
-from privacy.ckks.keys import ClinicKeys, check_clinic_id
-from privacy.ckks.params import ParameterSet, parameter_set
+from api.consent import Question, RequestDocument, Scope
+from api.entries import Network, Policy, Reference
+from privacy.ckks.key_certificate import KeyOpenings
+from privacy.ckks.keys import check_clinic_id
+from privacy.ckks.params import parameter_set
 from privacy.errors import UsageError, VerificationFailed
 from privacy.models.schema import Cohort, Schema
-from privacy.mpc.disclosure import Kind
 from privacy.mpc.records import CommittedRecord
-from privacy.private_files import private_folder, read_private, write_private
-from privacy.zk.group import ARKWORKS
+from privacy.private_files import private_folder, write_private
 
-__all__ = ["Clinic", "JobFailed", "JobRunner", "PackingChoice", "PredictionRequest", "SubmittedRecords"]
+__all__ = [
+    "Clinic",
+    "HeldGrant",
+    "IncomingRequest",
+    "JobFailed",
+    "JobRunner",
+    "PackingChoice",
+    "PredictionRequest",
+    "SubmittedRecords",
+]
 
 Progress = Callable[[str, int, int], None]
 
-_MAX_SMALL: Final = 1 << 16
-_MAX_CERTIFICATE: Final = 1 << 24
 _POLL_SECONDS: Final = (0.05, 2.0)
 _POLL_GROWTH: Final = 1.2  # who waits for an answer of a second waits a fifth of it too long at most
 _MPC_PARAMETERS: Final = "mpc-64"
@@ -83,39 +89,6 @@ class JobRunner(Protocol):
     def run_job(self, job: str) -> object: ...
 
 
-@dataclass(frozen=True)
-class _Openings(Record):
-    format: Literal["sealproof/key-openings/v1"]
-    rho_plus: DecimalInteger = field(repr=False)
-    rho_minus: DecimalInteger = field(repr=False)
-
-
-_OPENINGS: Final = Codec(_Openings, "key openings", _MAX_SMALL)
-
-
-@dataclass(frozen=True)
-class SubmittedRecords:
-    """A cohort on the ledger, and the folder with the handles of its patients."""
-
-    reference: Reference
-    folder: Path
-
-    @property
-    def index(self) -> int:
-        """Index of the records entry."""
-        return self.reference.index
-
-    @cached_property
-    def handles(self) -> RecordHandles:
-        """Record ids in patient order, with their salts. Secret."""
-        return RecordHandles.load(self.folder / "handles.json")
-
-    @property
-    def committed(self) -> bool:
-        """Whether the records are committed for multi-party computation, rather than encrypted."""
-        return (self.folder / OPENINGS).exists()
-
-
 class Clinic:
     """A clinic's side. Open one with `init` or `open`; a context manager.
 
@@ -123,11 +96,13 @@ class Clinic:
     answers garbage, and VerificationFailed when what it says does not hold.
     """
 
-    def __init__(self, session: Session, key_number: int | None) -> None:
+    def __init__(self, session: Session, key_number: int | None, disclosure_cap: int = DEFAULT_CAP) -> None:
         self._session = session
-        self._key_number = key_number
+        self._key = KeyFolder(session, key_number)
         self._cache = VerifiedCache()
         self._requests = Requests(session.folder / "requests")
+        self._consents = Consents(session)
+        self._disclosure_cap = disclosure_cap
 
     @classmethod
     def init(
@@ -153,9 +128,9 @@ class Clinic:
         report = progress or (lambda step, done, total: None)
         session = Session.begin(Path(folder), "clinic", name, url, log_key, client)
         if not ckks:
-            return cls(session, _newest_key(session))
+            return cls(session, newest_key(session))
         clinic = cls(session, key_number)
-        clinic._make_key(parameter_set(params), report)
+        clinic._key.make(parameter_set(params), report)
         return clinic
 
     @classmethod
@@ -165,14 +140,16 @@ class Clinic:
         url: str | None = None,
         *,
         key_number: int | None = None,
+        disclosure_cap: int = DEFAULT_CAP,
         client: httpx.Client | None = None,
     ) -> Clinic:
         """The clinic in `folder`, with its newest key unless `key_number` says otherwise. Raises UsageError.
 
-        Without a logged key it can do everything but work with encrypted records, which raises UsageError.
+        Without a logged key it can do everything but work with encrypted records, which raises UsageError. At most
+        `disclosure_cap` answers are disclosed under a key, all in all (docs/spec/protocol.md, section 6).
         """
         session = Session.resume(Path(folder), "clinic", url, client)
-        return cls(session, _newest_key(session) if key_number is None else key_number)
+        return cls(session, newest_key(session) if key_number is None else key_number, disclosure_cap)
 
     @property
     def name(self) -> str:
@@ -196,68 +173,19 @@ class Clinic:
     ) -> None:
         self.close()
 
-    @cached_property
+    @property
     def key(self) -> Reference:
         """The key entry. Raises UsageError without a logged CKKS key."""
-        return load_reference(self._key_file("reference.json"))
+        return self._key.reference
 
     @property
     def has_key(self) -> bool:
         """Whether there is a logged CKKS key, so that records can be encrypted."""
-        return self._key_number is not None
-
-    @cached_property
-    def _keys(self) -> ClinicKeys:
-        return ClinicKeys.load(self._key_file("key"))
+        return self._key.exists
 
     def key_openings(self) -> KeyOpenings:
-        """Blindings of the key's commitments, for disclosures. Secret."""
-        stored = _OPENINGS.decode(read_private(self._key_file("openings"), _MAX_SMALL, "key openings"))
-        return KeyOpenings(stored.rho_plus, stored.rho_minus)
-
-    # -- keys ---------------------------------------------------------------------------------------------------------
-
-    def _number(self) -> int:
-        if self._key_number is None:
-            raise UsageError(
-                f"the clinic {self.name!r} has no logged CKKS key, which encrypted records need: repeat init without "
-                "ckks=False (sealproof clinic init without --mpc-only) to make one"
-            )
-        return self._key_number
-
-    def _key_file(self, suffix: str) -> Path:
-        return self._session.folder / "keys" / f"{self._number()}.{suffix}"
-
-    def _make_key(self, params: ParameterSet, progress: Progress) -> None:
-        number, folder = self._number(), private_folder(self._session.folder / "keys")
-        if self._key_file("reference.json").exists():
-            return
-        progress("key", 0, 3)
-        if not self._key_file("key").exists():
-            ClinicKeys.generate(params, self.name, number).save(self._key_file("key"))
-        keys = self._keys
-        progress("key", 1, 3)
-        if not self._key_file("certificate").exists():
-            certificate, openings = certify_key(keys.params, self.name, number, keys.public.p0, keys.s, keys.e_pk)
-            stored = _Openings("sealproof/key-openings/v1", openings.rho_plus, openings.rho_minus)
-            write_private(self._key_file("openings"), _OPENINGS.encode(stored))
-            write_private(self._key_file("certificate"), certificate)
-        certificate = read_private(self._key_file("certificate"), _MAX_CERTIFICATE, "key certificate")
-        verified = verify_key_certificate(keys.params, self.name, number, keys.public.p0, certificate)
-        progress("key", 2, 3)
-        server = self._session.server
-        body = Key(
-            clinic=self.name,
-            parameter_set=keys.params.name,
-            number=number,
-            p0=server.put_blob(encode_public_key(keys.params, keys.public.p0)),
-            C_s_plus=ARKWORKS.encode(verified.C_plus),
-            C_s_minus=ARKWORKS.encode(verified.C_minus),
-            commitments={},
-            certificate=server.put_blob(certificate),
-        )
-        self._session.log_once(body, folder, str(number))
-        progress("key", 3, 3)
+        """Blindings of the key's commitments. Secret."""
+        return self._key.openings()
 
     # -- records ------------------------------------------------------------------------------------------------------
 
@@ -303,7 +231,7 @@ class Clinic:
             committed = CommittedPlan.of(params, schema, policy)
             folder = self._submission_folder(committed.encode(), cohort)
             return SubmittedRecords(submit_committed(session, folder, committed, schema, cohort, report), folder)
-        key, keys = self.key, self._keys
+        key, keys = self._key.reference, self._key.keys
         cohort = _read(source, schema, id_column)
         plan = EncryptedPlan.of(keys.params, key, schema, len(cohort), packing, policy)
         folder = self._submission_folder(plan.encode(), cohort)
@@ -321,9 +249,7 @@ class Clinic:
 
     def records(self) -> list[SubmittedRecords]:
         """All cohorts of this clinic that are on the ledger, oldest first."""
-        paths = (self._session.folder / "records").glob("*/records.reference.json")
-        found = [SubmittedRecords(load_reference(path), path.parent) for path in paths]
-        return sorted(found, key=lambda records: records.index)
+        return submitted_records(self._session.folder)
 
     def _submission_folder(self, encoded: bytes, cohort: Cohort) -> Path:
         """One folder for one cohort submitted in one way (its encoded plan), with the handles of its patients.
@@ -440,74 +366,103 @@ class Clinic:
 
         Raises VerificationFailed with the check, DecodeError, OSError; nothing was decrypted then.
         """
-        server = None if offline else self._session.server
-        verified = verify_bundle(
+        found = open_prediction(
+            self._session,
+            self._key,
             Path(path),
-            self._session.trust,
-            ledger=server,
-            nonce=None if request is None else request.nonce,
-            progress=progress,
+            offline=offline,
+            request=request,
             cache=self._cache,
+            progress=progress,
         )
-        if not isinstance(verified, VerifiedPrediction | VerifiedJointPrediction):
-            raise UsageError(
-                f"{path} is no prediction, so there is nothing to open: sealproof verify says what it shows"
-            )
-        if isinstance(verified, VerifiedPrediction) and verified.key.reference != self.key:
-            raise VerificationFailed("clinic.key", f"the prediction is under key entry {verified.key.reference.index}")
-        own = {records.reference: records for records in self.records()}
-        records = own.get(verified.records.reference)
-        if records is None:
-            raise VerificationFailed("clinic.records", "the prediction is not about records of this clinic")
-        if request is not None and (request.records, request.model) != (
-            verified.records.reference,
-            verified.model.reference,
-        ):
-            raise VerificationFailed("clinic.request", "the prediction is about other records or another model")
-        ids = records.handles.ids
-        if isinstance(verified, VerifiedPrediction):
-            return decrypt(verified, self._keys, ids)
-        job = None if request is None else request.job
-        return read_openings(verified, open_joint_answers(self._session.folder, server, verified, job), ids)
+        return found.scores
+
+    # -- consent ------------------------------------------------------------------------------------------------------
+
+    def incoming(self, *, all: bool = False) -> list[IncomingRequest]:
+        """Requests to show answers that wait for this clinic, or with `all` every one, oldest first."""
+        return self._consents.incoming(all=all)
+
+    def grant(
+        self,
+        request: int | Path | RequestDocument,
+        *,
+        only: Sequence[str] | None = None,
+        until: str | timedelta | None = None,
+    ) -> HeldGrant:
+        """Consent to show what a request asks, or of that only what is about the records `only`.
+
+        `request`: the index of its entry, or its text if that was handed over by hand. `until`: the end, a moment such
+        as 2027-01-01T00:00:00Z or so long from now; 30 days by default. Nothing is shown yet: see `disclose`. Granting
+        the same again finds the grant, or makes another one if that has ended. Raises UsageError.
+        """
+        return self._consents.grant(request, only=only, until=until)
+
+    def grant_nonce(
+        self,
+        nonce: bytes,
+        questions: Sequence[Question],
+        *,
+        scope: Scope,
+        purpose: str,
+        until: str | timedelta | None = None,
+    ) -> HeldGrant:
+        """Consent to show something to somebody who is not on the ledger and chose `nonce` (32 bytes)."""
+        return self._consents.grant_nonce(nonce, questions, scope=scope, purpose=purpose, until=until)
+
+    def grants(self) -> list[HeldGrant]:
+        """Every grant of this clinic, oldest first."""
+        return self._consents.grants()
+
+    def asked_model(self, scope: Scope) -> LocatedModel:
+        """The model whose answers are asked for. Raises UsageError for a scope that is not about this clinic."""
+        return self._consents.model(scope)
+
+    def refuse(self, request: int, reason: Reason = "declined") -> Reference:
+        """Refuse a request for good. Raises UsageError if it was granted, answered or withdrawn."""
+        return self._consents.refuse(request, reason)
+
+    def revoke_grant(self, grant: int, reason: str = "revoked by the clinic") -> Reference:
+        """End the grant in entry `grant` now: nothing more is shown under it. Raises UsageError."""
+        return self._consents.revoke(grant, reason)
 
     def disclose(
         self,
-        bundle: Path | str,
-        record_id: str,
+        grant: int,
+        bundle: Path | str | None = None,
+        path: Path | str | None = None,
+        records: Sequence[str] | None = None,
         *,
-        kind: Kind,
-        nonce: bytes,
-        path: Path | str,
-        output: str | int = 0,
-        threshold: float | None = None,
-        tolerance: float | None = None,
-    ) -> Path:
-        """Show one answer of a joint prediction, and nothing else, to the recipient who chose `nonce` (32 bytes).
+        progress: Progress | None = None,
+    ) -> Path | None:
+        """Show what the grant in entry `grant` lists, or of that only what is about `records`, and nothing else.
 
-        `kind`: `open` (all of the number), `exact` (to within `tolerance`, one step of the model's grid by default) or
-        `threshold` (that it is at least `threshold`: a probability for a logit, else a raw answer). It is logged, and
-        what is written to `path` is for the recipient. Raises as `api.client.disclosure.disclose`.
+        `bundle`: of the prediction whose answers are shown; by default the newest kept or asked for that the grant
+        covers. It is verified first. What is shown is logged, left on the server sealed for the consumer, and written
+        to `path`, if one is given: that file is for the recipient alone. Raises as `api.client.disclosure.disclose`,
+        and UsageError for a grant that this folder does not hold.
         """
-        folders = {records.reference: records.folder for records in self.records()}
+        held = self._consents.held(grant)
+        with self._consents.locked():
+            self._consents.check_held(held, self._consents.read_log())  # before anything is fetched or opened
+        questions = questions_to_answer(held, records)
+        wanted = {question.record for question in questions}
+        source = find_source(self._session, held.document.scope, wanted, None if bundle is None else Path(bundle))
+        key = self._key if source.key is None else key_folder(self._session, source.key, self._key)
+        found = open_prediction(self._session, key, source.path, cache=self._cache, progress=progress)
+        if found.verified.prediction.reference != source.prediction:
+            raise VerificationFailed("consent.scope", f"{source.path} is about another prediction than it says")
         return disclose(
             self._session,
-            folders,
-            Path(bundle),
-            record_id,
-            kind=kind,
-            nonce=nonce,
-            path=Path(path),
-            output=output,
-            threshold=threshold,
-            tolerance=tolerance,
+            self._consents,
+            held,
+            found,
+            questions,
+            key,
+            path=None if path is None else Path(path),
+            cap=self._disclosure_cap,
         )
 
 
 def _read(source: Path | str | Cohort, schema: Schema, id_column: str | None) -> Cohort:
     return source if isinstance(source, Cohort) else schema.read_csv(Path(source), id_column=id_column)
-
-
-def _newest_key(session: Session) -> int | None:
-    """The largest number of a logged key in the folder."""
-    numbers = [int(path.name.partition(".")[0]) for path in (session.folder / "keys").glob("*.reference.json")]
-    return max(numbers, default=None)

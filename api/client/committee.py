@@ -7,11 +7,14 @@ A member signs that a record qualifies. The proof of that cannot be checked by a
 commitments and certificates), so every member checks it, all steps of `verify_bundle`, and then that the disclosure is
 
  1 log        about the ledger of the trial
- 2 model      about the trial's model, and nothing that it rests on was revoked since
- 3 statement  a threshold, of the trial's output, and no lower one than the trial's
+ 2 model      about the trial's model, and nothing that it rests on was revoked since, the clinic's consent included
+ 3 statement  one threshold, of the trial's output, and no lower one than the trial's
  4 nonce      made for this case of this trial, so for this contract on this chain
  5 record     about a record of which this member has not signed for another handle: a clinic that submits a patient
               twice has two handles, and the contract knows handles alone
+
+Answers of either scheme will do. One under encryption is as far from the committed model's as the prediction's error
+bound says, which is at most a 64th of a grid step.
 
 The folder (mode 0700) holds the secret key and, for step 5, digests keyed with it; no record id is kept.
 """
@@ -21,18 +24,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from api.client.audit import Progress, verify_bundle
-from api.client.audit_base import LogTrust
-from api.client.audit_disclosure import VerifiedDisclosure, in_words
+from api.client.audit_evidence import LogTrust
 from api.client.enrolment import MEMBER, Case, CommitteeMember, Enrolment, Share, TrialTerms
 from api.client.history import LedgerAccess
+from api.client.shown import ShownFact, VerifiedDisclosure
 from api.client.verified_cache import VerifiedCache
 from privacy.errors import DecodeError, UsageError, VerificationFailed
-from privacy.mpc.disclosure import AnswerStatement
 from privacy.private_files import create_private, private_folder, read_private
 from privacy.zk.bls import SECRET_BYTES, SecretKey
 from privacy.zk.group import ARKWORKS, Group
@@ -122,7 +125,8 @@ class Member:
         if not isinstance(found, VerifiedDisclosure):
             raise VerificationFailed("disclosure.missing", "the bundle shows nobody an answer")
         enrolment = examine(found, terms, case)
-        self._remember(found, terms, enrolment.handle)
+        (fact,) = found.facts
+        self._remember(found.clinic.name, found.clinic.public_key, fact.record_id, terms, enrolment.handle)
         share = Share("sealproof/enrolment-share/v1", enrolment, index, self._secret.sign(enrolment.message))
         return Signed(share, found)
 
@@ -134,9 +138,9 @@ class Member:
         return keys.index(self.public.key)
 
     # 5 record: no second handle of one record. The same one again is no harm: a contract enrols a handle once.
-    def _remember(self, found: VerifiedDisclosure, terms: TrialTerms, handle: bytes) -> None:
+    def _remember(self, clinic: str, key: bytes, record_id: str, terms: TrialTerms, handle: bytes) -> None:
         code = hashlib.sha256(_RECORD + self._secret.to_bytes())
-        for part in (terms.digest, found.prediction.clinic.public_key, found.disclosed.record_id.encode("utf-8")):
+        for part in (terms.digest, key, record_id.encode("utf-8")):
             code.update(len(part).to_bytes(4, "big") + part)
         path = private_folder(self.folder / _SEEN) / code.hexdigest()
         line = handle.hex().encode("ascii") + b"\n"
@@ -145,8 +149,8 @@ class Member:
         if read_private(path, _MAX_BYTES, "signed record") != line:
             raise VerificationFailed(
                 "enrolment.record",
-                f"record {found.disclosed.record_id!r} of {found.prediction.clinic.name!r} was signed for under "
-                "another handle: its clinic submitted it twice",
+                f"record {record_id!r} of {clinic!r} was signed for under another handle: its clinic submitted it "
+                "twice",
             )
 
     def __reduce__(self) -> Any:
@@ -157,9 +161,9 @@ def examine(found: VerifiedDisclosure, terms: TrialTerms, case: Case) -> Enrolme
     """Steps 1 to 4: what may be signed of a verified disclosure.
 
     Raises VerificationFailed: `enrolment.trial`, `enrolment.log`, `enrolment.model`, `enrolment.revoked`,
-    `enrolment.kind`, `enrolment.output`, `enrolment.threshold`, `disclosure.nonce`.
+    `enrolment.facts`, `enrolment.kind`, `enrolment.output`, `enrolment.threshold`, `disclosure.nonce`.
     """
-    prediction, statement = found.prediction, found.statement
+    prediction = found.prediction
     if case.trial != terms.digest:
         raise VerificationFailed("enrolment.trial", "the case belongs to another trial than these terms")
     # 1 log
@@ -170,37 +174,44 @@ def examine(found: VerifiedDisclosure, terms: TrialTerms, case: Case) -> Enrolme
     # 2 model
     if prediction.model.reference != terms.model:
         raise VerificationFailed("enrolment.model", "the answer is one of another model than the trial's")
-    if prediction.revoked_since:
-        entries = ", ".join(str(reference.index) for reference in prediction.revoked_since)
+    revoked = prediction.revoked_since + (found.consent.revoked_since if found.consent else ())
+    if revoked:
+        entries = ", ".join(str(reference.index) for reference in revoked)
         raise VerificationFailed("enrolment.revoked", f"ledger entry {entries}, which it rests on, was revoked since")
     # 3 statement
-    _examine_statement(statement, terms)
+    fact = _examine_facts(found.facts, terms)
     # 4 nonce
-    if statement.recipient_nonce != case.nonce:
+    if found.recipient_nonce != case.nonce:
         raise VerificationFailed("disclosure.nonce", "this was disclosed for another case, trial, contract or chain")
     return Enrolment(
         trial=terms.digest,
         prediction=prediction.prediction.reference.leaf,
         disclosure=found.entry.reference.leaf,
-        handle=terms.handle(statement.handle),
+        handle=terms.handle(fact.handle),
         nonce=case.nonce,
     )
 
 
-def _examine_statement(statement: AnswerStatement, terms: TrialTerms) -> None:
-    if statement.kind != "threshold":
+def _examine_facts(facts: Sequence[ShownFact], terms: TrialTerms) -> ShownFact:
+    """The one fact that the trial is about."""
+    if len(facts) != 1:
         raise VerificationFailed(
-            "enrolment.kind", f"a trial needs no more than a threshold, this disclosure is of kind {statement.kind!r}"
+            "enrolment.facts", f"a trial needs one answer of one record, this disclosure shows {len(facts)}"
         )
-    if statement.output != terms.output:
+    (fact,) = facts
+    if fact.kind != "threshold":
         raise VerificationFailed(
-            "enrolment.output", f"the answer is that of output {statement.output}, the trial's is {terms.output}"
+            "enrolment.kind", f"a trial needs no more than a threshold, this disclosure is of kind {fact.kind!r}"
         )
-    if statement.value < terms.threshold:
+    if (fact.output, fact.versus) != (terms.output, None):
+        shown = f"output {fact.output}" if fact.versus is None else f"outputs {fact.output} and {fact.versus}"
+        raise VerificationFailed("enrolment.output", f"the answer is that of {shown}, the trial's is {terms.output}")
+    if fact.value < terms.threshold:
         raise VerificationFailed(
             "enrolment.threshold",
-            f"the answer {in_words(statement)}: {statement.value} grid steps, the trial asks for {terms.threshold}",
+            f"the answer {fact.in_words}: {fact.value} grid steps, the trial asks for {terms.threshold}",
         )
+    return fact
 
 
 def _load(path: Path) -> SecretKey:

@@ -1,45 +1,61 @@
-"""A clinic shows one committed answer to somebody, and nothing else.
+"""A clinic shows answers under a grant, and nothing else.
 
-    clinic.disclose(bundle, "patient-7", kind="threshold", threshold=0.7, nonce=nonce, path=Path("insurer.sealproof"))
+    held = clinic.grant(request)
+    clinic.disclose(held.index)                              # sealed for the consumer, on the server
+    clinic.disclose(held.index, path=Path("p7.sealproof"))   # and a file, too
 
-The recipient chooses a nonce (32 random bytes) and gets one file, which it verifies with `sealproof verify --nonce`.
-About one answer a clinic says one thing of a kind: two thresholds would bracket a score, which nobody agreed to. What
-was said is kept in the folder `disclosures`, before it is logged, so that a repetition finds it.
+About one answer a clinic says one thing of a kind, whoever asks and whatever the prediction: two thresholds would
+bracket a score, which nobody agreed to. What is said is kept before it is proven, the statement before it is logged:
+
+    disclosures/<code>/said.json         what was said about one answer (or the difference of two), of one kind
+    grants/<grant>/shown-<code>/         one disclosure: statement.json, proof, box, disclosure.{entry,reference}.json
+    keys/<number>.shown.json             how many answers were shown under a key
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from api.client.audit import verify_bundle
-from api.client.handles import RecordHandles
-from api.client.joint_answers import open_joint_answers
-from api.client.joint_prediction import VerifiedJointPrediction
-from api.client.session import Session, log_errors
-from api.client.verified_cache import VerifiedCache
-from api.consistency import ConsistencyProof
-from api.entries import Disclosure, Reference
+from api.client.clinic_keys import KeyFolder
+from api.client.consents import Consents, HeldGrant
+from api.client.delivery import DELIVERY_BOX, MAX_PROOF_BYTES, pack_delivery
+from api.client.disclosure_bundle import write_disclosure_bundle
+from api.client.disclosure_statements import encrypted_statement, joint_statements, result_digests
+from api.client.model_folder import kept
+from api.client.opening import OpenedPrediction
+from api.client.prediction import VerifiedPrediction
+from api.client.questions import check_question, output_names
+from api.client.session import Session
+from api.consent import MAX_DOCUMENT_BYTES, Question, check_within
+from api.entries import Disclosure, Grant, Party, Reference
+from api.registry import Registry
 from api.signing import timestamp
-from ledger import TlogProof
-from privacy.attestation_disclosure import Disclosed, sign_disclosure
 from privacy.attestation_parts import LedgerReference
-from privacy.bundle import BundleReader, BundleWriter
-from privacy.canonical_json import Codec, DecimalInteger, Record, UnsignedInteger
+from privacy.attestation_shown import Shown, ShownAnswer, sign_shown
+from privacy.bundle import BundleReader
+from privacy.canonical_json import Codec, DecimalInteger, Digest, Record, UnsignedInteger
+from privacy.ckks.canonical import ResultCiphertext, decode_result
+from privacy.ckks.disclosure_prover import prove_disclosure
+from privacy.dsse import MAX_ENVELOPE_BYTES
 from privacy.errors import UsageError, VerificationFailed
-from privacy.models.linear import Link, raw_threshold
-from privacy.mpc.disclosure import AnswerStatement, Kind, disclose_answer, statement_about
+from privacy.mpc.answers import AnswerOpening
+from privacy.mpc.disclosure import disclose_answers
 from privacy.private_files import create_private, private_folder, read_private, write_private
+from privacy.sealed import seal
+from privacy.zk.group import ORDER
 
-__all__ = ["disclose"]
+__all__ = ["DEFAULT_CAP", "disclose", "questions_to_answer"]
 
-_MAX_BYTES: Final = 1 << 20
-_ATTEMPTS: Final = 5
+DEFAULT_CAP: Final = 1024
+"""Answers that are shown under one CKKS key (docs/spec/protocol.md, section 6)."""
+
+_SMALL: Final = 1 << 12
+_MAX_SHOWN: Final = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -47,181 +63,317 @@ class _Said(Record):
     """What was said about an answer, whoever it was said to."""
 
     format: Literal["sealproof/disclosed-answer/v1"]
-    value: DecimalInteger
+    value: DecimalInteger = field(repr=False)
     tolerance: UnsignedInteger
 
 
-_SAID: Final = Codec(_Said, "disclosed answer", 1 << 12)
+@dataclass(frozen=True)
+class _SaidOfTwo(Record):
+    """The same of a difference: "a minus b" and "b minus a" are about one pair, and are two statements."""
+
+    format: Literal["sealproof/disclosed-difference/v1"]
+    output: UnsignedInteger
+    value: DecimalInteger = field(repr=False)
+    tolerance: UnsignedInteger
+
+
+@dataclass(frozen=True)
+class _Counted(Record):
+    disclosure: Digest
+    answers: UnsignedInteger
+
+
+@dataclass(frozen=True)
+class _Count(Record):
+    format: Literal["sealproof/shown-answers/v1"]
+    disclosures: tuple[_Counted, ...]
+
+
+_SAID: Final = Codec(_Said, "disclosed answer", _SMALL)
+_SAID_OF_TWO: Final = Codec(_SaidOfTwo, "disclosed difference", _SMALL)
+_COUNT: Final = Codec(_Count, "count of shown answers", _MAX_SHOWN)
+
+
+def questions_to_answer(held: HeldGrant, records: Sequence[str] | None) -> tuple[Question, ...]:
+    """The questions of a grant, or those about `records`.
+
+    Raises VerificationFailed(`consent.scope`) for a record that the grant does not list.
+    """
+    questions = held.document.questions
+    if records is None:
+        return questions
+    unknown = set(records) - {question.record for question in questions}
+    if unknown or not records:
+        listed = ", ".join(map(repr, sorted(unknown))) or "none"
+        raise VerificationFailed("consent.scope", f"the grant in entry {held.index} does not list record {listed}")
+    return tuple(question for question in questions if question.record in records)
 
 
 def disclose(
     session: Session,
-    records: dict[Reference, Path],
-    bundle: Path,
-    record_id: str,
+    consents: Consents,
+    held: HeldGrant,
+    found: OpenedPrediction,
+    questions: Sequence[Question],
+    key: KeyFolder,
     *,
-    kind: Kind,
-    nonce: bytes,
-    path: Path,
-    output: str | int = 0,
-    threshold: float | None = None,
-    tolerance: float | None = None,
-) -> Path:
-    """Write a disclosure of the answer about `record_id` to `path`, logged before it is written.
+    path: Path | None = None,
+    cap: int = DEFAULT_CAP,
+) -> Path | None:
+    """Show the answers of a verified and opened prediction to these questions of a grant, in one proof.
 
-    `records`: folders of the clinic's committed records, by entry. `bundle`: of a prediction by two-party computation.
-    `threshold` is a probability for a logit, else a raw answer; `tolerance` in answer units, a multiple of the grid
-    (default: one step). `nonce`: the recipient's, 32 bytes.
+    It is logged, and sealed for the consumer's mailbox if it has one; a file is written to `path`, if that is given.
+    `key` is that of an encrypted prediction. Whoever repeats it after a crash shows the same, and nothing twice.
 
     Raises:
-        UsageError: no such record or output, a threshold that the answer does not reach, something else was said about
-            this answer before, or a bundle that is no prediction of this clinic.
-        VerificationFailed, DecodeError, ServerError.
+        VerificationFailed: `consent.expired`, `consent.revoked`, `consent.scope`, and what a server shows that does not
+            hold.
+        UsageError: a threshold that is not reached; something else of the kind was said about an answer before; the cap
+            of the key is reached; nobody would get it. Nothing was sent then.
+        DecodeError, ServerError.
     """
-    verified = verify_bundle(bundle, session.trust, ledger=session.server, cache=VerifiedCache())
-    if not isinstance(verified, VerifiedJointPrediction):
-        raise UsageError(f"{bundle} is no prediction by two-party computation: only its answers can be disclosed")
-    folder = records.get(verified.records.reference)
-    if folder is None:
-        raise VerificationFailed("clinic.records", "the prediction is not about records of this clinic")
-    handles = RecordHandles.load(folder / "handles.json")
-    if record_id not in handles.ids:
-        raise UsageError("the prediction has no record with this id")
-    patient, place = handles.ids.index(record_id), _output(verified, output)
-    openings = open_joint_answers(session.folder, session.server, verified)
-    opening = openings[patient * len(verified.output_names) + place]
-    link, grid = verified.model.body.link, verified.model.body.grid_bits
-    statement = statement_about(
-        opening,
-        kind,
-        prediction_id=verified.prediction.reference.leaf,
-        handle=handles.handles[patient],
-        patient=patient,
-        output=place,
-        answer=verified.answer(patient, place),
-        scale_bits=verified.answer_scale_bits,
-        grid_bits=grid,
-        bound=verified.z_bound(place),
-        threshold=_threshold(kind, link, threshold, grid),
-        tolerance=_tolerance(kind, tolerance, grid),
-        recipient_nonce=nonce,
-    )
-    kept = _remember(session, verified, statement)
-    if not (kept / "statement.json").exists():
-        proof = disclose_answer(statement, opening)
-        with BundleReader(bundle) as reader:
-            entry = reader.entry(verified.prediction.reference.index)
-        signed = sign_disclosure(
-            Disclosed(
-                prediction=LedgerReference.to(verified.prediction.reference.index, entry),
-                scheme="mpc",
-                kind=kind,
-                patient=patient,
-                output=place,
-                answer=statement.answer,
-                value=statement.value,
-                tolerance=statement.tolerance,
-                scale_bits=statement.scale_bits,
-                grid_bits=grid,
-                record_id=record_id,
-                salt=handles.salts[patient],
-                path=tuple(handles.path(patient)),
-                recipient_nonce=nonce,
-                proof=Disclosed.proof_reference(proof),
-                issued_at=timestamp(),
-            ),
-            session.identity.private_key,
-        )
-        write_private(kept / "proof", proof)
-        write_private(kept / "statement.json", signed)
-    signed = read_private(kept / "statement.json", _MAX_BYTES, "disclosure")
-    proof = read_private(kept / "proof", _MAX_BYTES, "disclosure")
-    body = Disclosure(verified.prediction.reference, hashlib.sha256(signed).digest(), hashlib.sha256(proof).digest())
-    reference = session.log_once(body, kept, "disclosure")
-    _write(session, bundle, path, reference, (kept / "disclosure.entry.json").read_bytes(), (signed, proof))
+    verified = found.verified
+    with consents.locked():
+        registry = consents.read_log()
+        consents.check_held(held, registry)
+        about = (verified.prediction.reference, verified.records.reference, verified.model.reference)
+        check_within(held.document, *about, questions)
+        consumer = _consumer(held, registry)
+        if path is None and (consumer is None or consumer.mailbox is None):
+            raise UsageError("the recipient has no mailbox, so a file must be written for it (path, --save)")
+        teller = _Teller(session, held, found, key, cap)
+        folder = teller.folder(questions)
+        if not (folder / "statement.json").exists():
+            teller.make(folder, questions)
+        signed = read_private(folder / "statement.json", MAX_ENVELOPE_BYTES, "disclosure")
+        proof = read_private(folder / "proof", MAX_PROOF_BYTES, "disclosure")
+        document = held.document.encode()
+        delivery = None
+        if consumer is not None and consumer.mailbox is not None:
+            delivery = session.server.put_blob(_box(folder, consumer.mailbox, held, (signed, proof, document)))
+        statement_digest, proof_digest = (hashlib.sha256(part).digest() for part in (signed, proof))
+        prediction = verified.prediction.reference
+        body = Disclosure(prediction, statement_digest, proof_digest, held.reference, delivery)
+        reference = session.log_once(body, folder, "disclosure")
+        if path is not None:
+            entries, blobs = [reference, held.reference], [signed, proof, document]
+            request = registry.resolve(held.reference, Grant).body.request
+            if request is not None and held.document.consumer is not None:
+                entries += [request, held.document.consumer]
+                blobs.append(_request(session, request))
+            write_disclosure_bundle(session, verified.path, path, entries, blobs)
     return path
 
 
-def _output(verified: VerifiedJointPrediction, output: str | int) -> int:
-    names = verified.output_names
-    place = names.index(output) if output in names else output
-    if not isinstance(place, int) or not 0 <= place < len(names):
-        raise UsageError(f"there is no output {output!r}; there is {', '.join(names)}")
-    return place
+def _consumer(held: HeldGrant, registry: Registry) -> Party | None:
+    consumer = held.document.consumer
+    return None if consumer is None else registry.resolve(consumer, Party).body
 
 
-def _threshold(kind: Kind, link: str, threshold: float | None, grid_bits: int) -> int:
-    if (kind == "threshold") != (threshold is not None):
-        raise UsageError("a threshold belongs to a disclosure of that kind, and to no other")
-    # The network's certificate was verified, which refuses unknown links.
-    return 0 if threshold is None else raw_threshold(_link(link), threshold, grid_bits)
+def _request(session: Session, request: Reference) -> bytes:
+    """The text of a request that this clinic has granted, which it keeps."""
+    return read_private(session.folder / "requests-in" / f"{request.index}.json", MAX_DOCUMENT_BYTES, "request")
 
 
-def _link(link: str) -> Link:
-    known: dict[str, Link] = {"identity": "identity", "logit": "logit", "softmax": "softmax", "margin": "margin"}
-    return known[link]
+def _box(folder: Path, mailbox: bytes, held: HeldGrant, parts: tuple[bytes, bytes, bytes]) -> bytes:
+    """The sealed delivery; the same bytes every time, since an entry names them."""
+    context = held.reference.leaf
+    return kept(folder / "box", lambda: seal(pack_delivery(*parts), mailbox, purpose=DELIVERY_BOX, context=context))
 
 
-def _tolerance(kind: Kind, tolerance: float | None, grid_bits: int) -> int:
-    if kind != "exact":
-        if tolerance is not None:
-            raise UsageError("a tolerance belongs to an exact disclosure, and to no other")
-        return 0
-    if tolerance is None:
-        return 1
-    steps = Fraction(tolerance) * (1 << grid_bits) if math.isfinite(tolerance) else Fraction(0)
-    if steps.denominator != 1 or steps < 1:
-        raise UsageError(f"a tolerance is a multiple of the model's grid, 2^-{grid_bits}")
-    return int(steps)
+class _Teller:
+    """What is said of the answers of one prediction under one grant; only while the clinic's consents are locked."""
 
+    def __init__(self, session: Session, held: HeldGrant, found: OpenedPrediction, key: KeyFolder, cap: int) -> None:
+        self._session = session
+        self._held = held
+        self._opened = found
+        self._verified = found.verified
+        self._key = key
+        self._cap = cap
+        self._handles = found.records.handles
+        self._grid = self._verified.model.body.grid_bits
 
-def _remember(session: Session, verified: VerifiedJointPrediction, statement: AnswerStatement) -> Path:
-    """The folder of this statement to this recipient. Raises UsageError if another was made about the same answer."""
-    code = hashlib.sha256(session.identity.private_key.private_bytes_raw())
-    about = (verified.records.reference.leaf, statement.handle, verified.model.reference.leaf)
-    for part in (*about, b"%d" % statement.output, statement.kind.encode()):
-        code.update(len(part).to_bytes(4, "little") + part)
-    folder = private_folder(private_folder(session.folder / "disclosures") / code.hexdigest()[:32])
-    said = _Said("sealproof/disclosed-answer/v1", statement.value, statement.tolerance)
-    path = folder / "said.json"
-    with contextlib.suppress(FileExistsError):
-        create_private(path, _SAID.encode(said))  # of two that are made at the same time one is the first
-    if _SAID.decode(read_private(path, 1 << 12, "disclosed answer")) != said:
-        raise UsageError(
-            f"something else was disclosed about this answer before (kind {statement.kind!r}): a second statement of a "
-            "kind could be combined with the first, and is not made"
+    def folder(self, questions: Sequence[Question]) -> Path:
+        """Where this disclosure is kept: the same for the same answers of the same prediction."""
+        parts = [b"%d" % len(questions)]
+        for question in questions:
+            parts += [question.record.encode(), *_place(question), b"%d %d" % (question.value, question.tolerance)]
+        code = self._code(b"shown", self._held.reference.leaf, self._verified.prediction.reference.leaf, *parts)
+        return private_folder(self._held.folder / f"shown-{code.hex()[:32]}")
+
+    def make(self, folder: Path, questions: Sequence[Question]) -> None:
+        """Say it, prove it and sign it. Raises UsageError for what is not true or may not be said."""
+        answers = tuple(self._answer(question) for question in questions)
+        prove = self._prover(answers)  # what nobody can state is refused before it is said
+        for question, answer in zip(questions, answers, strict=True):
+            self._check_said(question, answer)
+        if isinstance(self._verified, VerifiedPrediction):
+            self._count(folder, len(answers))
+        for question, answer in zip(questions, answers, strict=True):
+            self._say(question, answer)
+        proof = prove()
+        with BundleReader(self._verified.path) as reader:
+            prediction = reader.entry(self._verified.prediction.reference.index)
+        grant = (self._held.folder / "grant.entry.json").read_bytes()
+        encrypted = isinstance(self._verified, VerifiedPrediction)
+        signed = sign_shown(
+            Shown(
+                prediction=LedgerReference.to(self._verified.prediction.reference.index, prediction),
+                grant=LedgerReference.to(self._held.index, grant),
+                scheme="ckks" if encrypted else "mpc",
+                answers=answers,
+                scale_bits=self._scale_bits,
+                grid_bits=self._grid,
+                recipient_nonce=self._held.document.nonce,
+                proof=Shown.proof_reference(proof),
+                issued_at=timestamp(),
+            ),
+            self._session.identity.private_key,
         )
-    recipient = hashlib.sha256(statement.recipient_nonce + statement.prediction_id).hexdigest()[:32]
-    return private_folder(folder / recipient)
+        write_private(folder / "proof", proof)
+        write_private(folder / "statement.json", signed)
 
+    @property
+    def _scale_bits(self) -> int:
+        if isinstance(self._verified, VerifiedPrediction):
+            return self._verified.prediction.body.error_bound.scale_bits
+        return self._verified.answer_scale_bits
 
-def _write(
-    session: Session, source: Path, path: Path, reference: Reference, entry: bytes, blobs: tuple[bytes, ...]
-) -> None:
-    """The prediction's bundle with the disclosure's entry and blobs, all proven under one present checkpoint."""
-    server = session.server
-    with BundleReader(source) as reader:
-        entries = {index: reader.entry(index) for index in reader.entry_indices()} | {reference.index: entry}
-        with log_errors():
-            old = ConsistencyProof.parse(reader.consistency_proof()).old
-        for _ in range(_ATTEMPTS):  # the log may grow while its proofs are fetched
-            proofs = {index: server.proof(index) for index in entries}
-            with log_errors():
-                parsed = {index: TlogProof.parse(proof) for index, proof in proofs.items()}
-            if len({proof.checkpoint for proof in parsed.values()}) == 1:
-                break
+    # -- answers ------------------------------------------------------------------------------------------------------
+
+    def _answer(self, question: Question) -> ShownAnswer:
+        check_question(self._verified.model, question)
+        if question.record not in self._handles.ids:
+            raise UsageError(f"the prediction has no record {question.record!r}: disclose it from another one")
+        patient = self._handles.ids.index(question.record)
+        return ShownAnswer(
+            patient=patient,
+            output=question.output,
+            versus=question.versus,
+            kind=question.kind,
+            value=self._value(question, patient),
+            tolerance=question.tolerance,
+            result=self._result_of(patient, question.output),
+            record_id=question.record,
+            salt=self._handles.salts[patient],
+            path=tuple(self._handles.path(patient)),
+        )
+
+    def _result_of(self, patient: int, output: int) -> bytes:
+        """What is opened; of a difference, that of its first output."""
+        if isinstance(self._verified, VerifiedPrediction):
+            return result_digests(self._verified, patient, output)[0]
+        return hashlib.sha256(self._verified.answer(patient, output)).digest()
+
+    def _value(self, question: Question, patient: int) -> int:
+        """What is true of the answer: that it reaches the threshold, its nearest grid point, or all of it."""
+        raw, place = self._opened.scores.raw, (patient, question.output, self._grid)
+        if question.kind == "open":
+            return self._opening(patient, question.output, question.versus).z
+        if question.kind == "exact":
+            # Another prediction of the same answer has other noise, and must not say another grid point.
+            said = self._said(question, patient)
+            if said is not None and (said[0], said[2]) == (question.output, question.tolerance):
+                return said[1]  # which is still true, but for a bug: else there is no proof
+            return raw.nearest(*place, question.versus)
+        if not raw.reaches(*place, question.value, question.versus):
+            raise UsageError(
+                f"the answer about record {question.record!r} does not reach this threshold: there is nothing to "
+                "prove. Disclose the others (records, --record), or refuse the request"
+            )
+        return question.value
+
+    def _opening(self, patient: int, output: int, versus: int | None) -> AnswerOpening:
+        width = len(output_names(self._verified.model))
+        opening = self._opened.openings[patient * width + output]
+        if versus is None:
+            return opening
+        other = self._opened.openings[patient * width + versus]
+        return AnswerOpening(opening.z - other.z, (opening.rho - other.rho) % ORDER)
+
+    def _prover(self, answers: Sequence[ShownAnswer]) -> Callable[[], bytes]:
+        """How the answers are proven. Raises UsageError, VerificationFailed for statements that nobody can make."""
+        ids = (self._held.reference.leaf, self._held.document.nonce)
+        if isinstance(self._verified, VerifiedPrediction):
+            statement = encrypted_statement(self._verified, *ids, answers)
+            return lambda: prove_disclosure(statement, self._result, self._key.keys.s, self._key.openings())
+        statements = joint_statements(self._verified, *ids, answers)
+        openings = [self._opening(answer.patient, answer.output, answer.versus) for answer in answers]
+        return lambda: disclose_answers(statements, openings)
+
+    def _result(self, digest: bytes) -> ResultCiphertext:
+        with BundleReader(self._verified.path) as reader:
+            return decode_result(self._key.keys.params, reader.blob(digest))
+
+    # -- what was said, and how much ----------------------------------------------------------------------------------
+
+    def _code(self, *parts: bytes) -> bytes:
+        """A name for something: it tells nothing without the identity."""
+        code = hashlib.sha256(self._session.identity.private_key.private_bytes_raw())
+        for part in parts:
+            code.update(len(part).to_bytes(4, "little") + part)
+        return code.digest()
+
+    def _said_path(self, question: Question, patient: int) -> Path:
+        about = (self._verified.records.reference.leaf, self._handles.handles[patient])
+        code = self._code(*about, self._verified.model.reference.leaf, *_place(question)).hex()[:32]
+        return self._session.folder / "disclosures" / code / "said.json"
+
+    def _said(self, question: Question, patient: int) -> tuple[int, int, int] | None:
+        """Output (of a difference: the one that the other is taken from), value and tolerance of what was said."""
+        path = self._said_path(question, patient)
+        if not path.exists():
+            return None
+        data = read_private(path, _SMALL, "disclosed answer")
+        if question.versus is None:
+            one = _SAID.decode(data)
+            return question.output, one.value, one.tolerance
+        two = _SAID_OF_TWO.decode(data)
+        return two.output, two.value, two.tolerance
+
+    def _check_said(self, question: Question, answer: ShownAnswer) -> None:
+        said = self._said(question, answer.patient)
+        if said is not None and said != (answer.output, answer.value, answer.tolerance):
+            raise UsageError(
+                f"something else was disclosed about this answer of record {question.record!r} before (kind "
+                f"{question.kind!r}): a second statement of a kind could be combined with the first, and is not made"
+            )
+
+    def _say(self, question: Question, answer: ShownAnswer) -> None:
+        path = self._said_path(question, answer.patient)
+        private_folder(private_folder(path.parent.parent) / path.parent.name)
+        if question.versus is None:
+            data = _SAID.encode(_Said("sealproof/disclosed-answer/v1", answer.value, answer.tolerance))
         else:
-            raise UsageError("the ledger is growing too fast: try again")
-        with log_errors():
-            size = session.trust.follow(
-                next(iter(parsed.values())).checkpoint, session.identity.origin, server.consistency
-            ).size
-        with BundleWriter(path) as bundle:
-            bundle.set_attestation(reader.attestation())
-            for index, data in entries.items():
-                bundle.add_entry(index, data, proofs[index])
-            bundle.set_consistency_proof(ConsistencyProof(old, size, tuple(server.consistency(old, size))).format())
-            for digest in reader.blob_digests():
-                bundle.add_blob(reader.blob(digest))
-            for blob in blobs:
-                bundle.add_blob(blob)
+            said = ("sealproof/disclosed-difference/v1", answer.output, answer.value, answer.tolerance)
+            data = _SAID_OF_TWO.encode(_SaidOfTwo(*said))  # type: ignore[arg-type]  # the literal
+        with contextlib.suppress(FileExistsError):
+            create_private(path, data)
+        self._check_said(question, answer)
+
+    def _count(self, folder: Path, answers: int) -> None:
+        """Count these answers of this key, once. Raises UsageError if they are more than the cap allows."""
+        path, name = self._key.path("shown.json"), hashlib.sha256(folder.name.encode()).digest()
+        counted: tuple[_Counted, ...] = ()
+        if path.exists():
+            counted = _COUNT.decode(read_private(path, _MAX_SHOWN, "count of shown answers")).disclosures
+        if any(one.disclosure == name for one in counted):
+            return
+        before = sum(one.answers for one in counted)
+        if before + answers > self._cap:
+            raise UsageError(
+                f"{before} answers were disclosed under this key, and {answers} more would exceed the cap of "
+                f"{self._cap}: each may tell a little of the key, so make a new one (sealproof clinic init), or raise "
+                "the cap (disclosure_cap, --cap)"
+            )
+        more = _Count("sealproof/shown-answers/v1", (*counted, _Counted(name, answers)))
+        write_private(path, _COUNT.encode(more))
+
+
+def _place(question: Question) -> tuple[bytes, ...]:
+    """Which answer, of which kind: a pair of outputs in whatever order is one."""
+    if question.versus is None:
+        return b"%d" % question.output, question.kind.encode()
+    first, second = sorted((question.output, question.versus))
+    return b"%d %d" % (first, second), question.kind.encode()

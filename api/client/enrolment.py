@@ -72,7 +72,7 @@ _ENROLMENT: Final = b"sealproof/enrolment/v1\n"
 _WORD: Final = 32
 _ADDRESS_BYTES: Final = 20
 _MAX_THRESHOLD: Final = 1 << 62
-"""No answer is that large; the contract's type would hold 2^255."""
+"""No answer is that many grid steps, of either scheme; the contract's type would hold 2^255."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class TrialTerms(Record):
         if len({member.key for member in self.members}) != len(self.members):
             raise UsageError("trial: a key is that of two members")
         if not -_MAX_THRESHOLD < self.threshold < _MAX_THRESHOLD:
-            raise UsageError("trial: no answer of a network reaches that threshold")
+            raise UsageError("trial: no answer of a model reaches that threshold")
 
     @cached_property
     def committee(self) -> bytes:

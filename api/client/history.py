@@ -37,11 +37,16 @@ class LedgerAccess(Protocol):
 
 @dataclass(frozen=True)
 class Written:
-    """An entry that may have been revoked: the index of its author's party entry, and the key registered there."""
+    """An entry that may have been revoked: the index of its author's party entry, and the key registered there.
+
+    What was made of it is entry `used`: a revocation before that is refused under the name `check`.
+    """
 
     reference: Reference
     author: int
     public_key: bytes
+    used: int
+    check: str = "head.revoked"
 
 
 def check_history(
@@ -50,7 +55,6 @@ def check_history(
     head: VerifiedHead,
     store: TrustStore | None,
     entries: Sequence[Written],
-    prediction: int,
     parties: Mapping[str, int],
 ) -> tuple[Reference, ...]:
     """Read the log as it stands, which must extend `head`, and look for revocations of `entries`.
@@ -58,12 +62,12 @@ def check_history(
     `parties` are the names that the reader is shown, with the indices of their party entries: a log that has a second
     party of one of these names is refused, since nobody could tell who is meant.
 
-    Returns those that were revoked after the prediction at index `prediction`. With a `store`, the present head must
-    also extend the last one seen, and is kept.
+    Returns those that were revoked after they were used. With a `store`, the present head must also extend the last one
+    seen, and is kept.
 
     Raises:
-        VerificationFailed: `head.revoked` for a revocation before the prediction, `ledger.name`, `ledger.entries`,
-            `monitor.rollback`.
+        VerificationFailed: the `check` of an entry that was revoked before it was used, `ledger.name`,
+            `ledger.entries`, `monitor.rollback`.
         ledger.VerificationFailed, ledger.DecodeError: a head or a proof that does not hold.
     """
     note = ledger.checkpoint()
@@ -88,9 +92,10 @@ def check_history(
         target = _revoked(entry, entries)
         if target is None:
             continue
-        if index < prediction:
-            raise VerificationFailed("head.revoked", f"entry {target.index} had been revoked by entry {index}")
-        revoked_since.append(target)
+        if index < target.used:
+            detail = f"entry {target.reference.index} had been revoked by entry {index}"
+            raise VerificationFailed(target.check, detail)
+        revoked_since.append(target.reference)
     return tuple(revoked_since)
 
 
@@ -119,7 +124,7 @@ def _decoded(data: bytes) -> AnyEntry | None:
         return None
 
 
-def _revoked(entry: AnyEntry, entries: Sequence[Written]) -> Reference | None:
+def _revoked(entry: AnyEntry, entries: Sequence[Written]) -> Written | None:
     """Which of `entries` this log entry revokes. Only who wrote an entry can revoke it."""
     if not isinstance(entry.body, Revocation) or entry.author is None:
         return None
@@ -129,5 +134,5 @@ def _revoked(entry: AnyEntry, entries: Sequence[Written]) -> Reference | None:
                 verify_signature(entry, written.public_key)
             except VerificationFailed:
                 return None  # a log holds what it likes; a forged revocation is none
-            return written.reference
+            return written
     return None

@@ -10,11 +10,12 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import ConfigDict, Field
 
-from privacy.canonical_json import Digest, UnsignedInteger
+from privacy.canonical_json import Digest, Timestamp, UnsignedInteger
 
 __all__ = [
     "Digests",
     "ExposureRow",
+    "GrantRow",
     "Health",
     "Job",
     "JobState",
@@ -22,8 +23,11 @@ __all__ = [
     "ModelRow",
     "Offer",
     "Offers",
+    "PartyRow",
     "Refusal",
+    "RefusalRow",
     "Refused",
+    "RequestRow",
     "Stored",
 ]
 
@@ -119,6 +123,48 @@ class ModelRow(_Answer):
     owner: str = ""
     revoked: bool = False
     scheme: Literal["ckks", "mpc"] = "ckks"
+
+
+@dataclass(frozen=True)
+class PartyRow(_Answer):
+    """A party on the ledger; its entry is at `index`."""
+
+    index: UnsignedInteger
+    leaf: Digest
+    role: Literal["clinic", "owner", "server", "consumer"]
+    name: Annotated[str, Field(max_length=1000)]
+    mailbox: bool
+
+
+@dataclass(frozen=True)
+class GrantRow(_Answer):
+    """A grant of a request, and the disclosures under it, by index."""
+
+    index: UnsignedInteger
+    until: Timestamp
+    revoked: bool
+    disclosures: tuple[UnsignedInteger, ...]
+
+
+@dataclass(frozen=True)
+class RefusalRow(_Answer):
+    """A refusal of a request."""
+
+    index: UnsignedInteger
+    reason: Annotated[str, Field(max_length=1000)]
+
+
+@dataclass(frozen=True)
+class RequestRow(_Answer):
+    """A request, and what the server says came of it; each of these is an entry on the ledger."""
+
+    index: UnsignedInteger
+    leaf: Digest
+    clinic: UnsignedInteger
+    consumer: UnsignedInteger
+    state: Literal["open", "granted", "refused", "withdrawn"]
+    grants: tuple[GrantRow, ...]
+    refusal: RefusalRow | None
 
 
 @dataclass(frozen=True)

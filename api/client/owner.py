@@ -16,13 +16,21 @@ from typing import Final, Literal, Self, TypedDict, Unpack, overload
 
 import httpx
 
-from api.binding import Located, model_statement, parameters_of
+from api.binding import Located, model_statement, parameters_of, statement_sentences
 from api.client.model_folder import MODEL_FILE, Scheme, existing_folder, keep_model, kept, model_folder, opening_path
-from api.client.network_owner import PerLayer, audit_network, network_policy, network_rows, publish_network
+from api.client.network_owner import (
+    PerLayer,
+    audit_network,
+    audit_network_opening,
+    network_policy,
+    network_rows,
+    publish_network,
+)
 from api.client.owner_results import Audited, OutputPolicy
 from api.client.session import LocatedModel, Session
 from api.entries import AnyStatement, Bounded, Model, ModelOutput, Network, Reference, Sign, ZeroWeight
-from privacy.ckks.exposure import model_bits, proof_bits
+from api.exposure import hidden_bits
+from privacy.ckks.exposure import proof_bits
 from privacy.ckks.params import ParameterSet, parameter_set
 from privacy.errors import UsageError, VerificationFailed
 from privacy.models import certificate as certificates
@@ -37,6 +45,8 @@ from privacy.models.artefact import (
 from privacy.models.certificate import WeightOpening, certify_model, commit_model
 from privacy.models.linear import LinearModel
 from privacy.models.network import Network as FloatNetwork
+from privacy.models.network_artefact import load_any_model
+from privacy.models.network_certificate import load_network_opening
 from privacy.models.policy import ModelShape, WeightPolicy
 from privacy.models.quantise import QuantisedModel, quantise
 from privacy.models.statements import (
@@ -306,13 +316,7 @@ class Owner:
         found = self._session.model(model)
         if isinstance(found.body, Network):
             return audit_network(self._session, Located(found.reference, found.body))
-        folder = existing_folder(self._session.folder, found.body.name, found.body.version)
-        return audit_opening(
-            Located(found.reference, found.body),
-            load_model(folder / MODEL_FILE),
-            load_opening(opening_path(folder, "ckks")),
-            read_private(folder / "salt", SALT_BYTES, "salt"),
-        )
+        return audit_folder(found, existing_folder(self._session.folder, found.body.name, found.body.version))
 
     def policy(self, model: str | int | LocatedModel) -> list[OutputPolicy]:
         """What is public about each output of a model, and after how many answers its weights may be known."""
@@ -320,15 +324,19 @@ class Owner:
         body = located.body
         if isinstance(body, Network):
             return network_policy(body)
-        d, params = self._session.schema(located).d, parameters_of(body.parameter_set)
+        schema, params = self._session.schema(located), parameters_of(body.parameter_set)
+        d, says = schema.d, statement_sentences(body, schema)
         found = []
-        for output in body.outputs:
-            bits = model_bits(d, output.b, output.b_bias)
+        for place, output in enumerate(body.outputs):
+            bits = hidden_bits(body, d, place)
             per_answer = proof_bits(
                 params, blocks=1, outputs=1, count=1, d=d, b=output.b, b_bias=output.b_bias, grid_bits=body.grid_bits
             )
             answers = -(-bits // per_answer)
-            found.append(OutputPolicy(output.name, output.link, output.b, output.b_bias, bits, per_answer, answers))
+            stated = tuple(words for s, words in zip(body.statements, says, strict=True) if s.output == place)
+            found.append(
+                OutputPolicy(output.name, output.link, output.b, output.b_bias, bits, per_answer, answers, stated)
+            )
         return found
 
     def revoke(self, model: str | int | LocatedModel, reason: str) -> Reference:
@@ -374,6 +382,24 @@ def _entry_statement(stated: WeightStatement, proof: bytes) -> AnyStatement:
             return Sign("sign", stated.output, stated.feature, stated.direction, proof)
         case IsWithin():
             return Bounded("bounded", stated.output, stated.feature, stated.bound, proof)
+
+
+def audit_folder(found: LocatedModel, folder: Path) -> Audited:
+    """Open the commitment of a model or network from the files in `folder`: the owner's own, or copies for an auditor.
+
+    They are `model.json`, `salt`, and `opening.json` or, of a network, `network-opening.json`; all of them secret, with
+    mode 0600 or less. Raises UsageError, DecodeError, and VerificationFailed as `Owner.audit` does.
+    """
+    salt = read_private(folder / "salt", SALT_BYTES, "salt")
+    if isinstance(found.body, Network):
+        return audit_network_opening(
+            Located(found.reference, found.body),
+            load_any_model(folder / MODEL_FILE),
+            load_network_opening(opening_path(folder, "mpc")),
+            salt,
+        )
+    model, opening = load_model(folder / MODEL_FILE), load_opening(opening_path(folder, "ckks"))
+    return audit_opening(Located(found.reference, found.body), model, opening, salt)
 
 
 def audit_opening(found: Located[Model], model: LinearModel, opening: ModelOpening, salt: bytes) -> Audited:

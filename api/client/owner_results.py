@@ -17,7 +17,8 @@ class OutputPolicy:
     `bits` is what the weights and the bias can hold at most, `bits_per_answer` what one patient's answer releases in a
     prediction for one patient, and `answers` how many such answers release as many bits as there are: a cohort larger
     than that may give the model to its clinic (docs/spec/protocol.md, section 5, Exposure). An output of a network
-    depends on all layers: `bits` counts them all, `b` and `b_bias` are the largest of them.
+    depends on all layers: `bits` counts them all, `b` and `b_bias` are the largest of them. `statements` are what was
+    published of single weights, in words.
     """
 
     name: str
@@ -27,6 +28,7 @@ class OutputPolicy:
     bits: int
     bits_per_answer: Fraction
     answers: int
+    statements: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

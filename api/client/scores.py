@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from api.client.joint_prediction import VerifiedJointPrediction
 from api.client.prediction import VerifiedPrediction
+from api.client.raw_answers import RawAnswers
 from privacy.ckks.keys import ClinicKeys
 from privacy.errors import UsageError, VerificationFailed
 from privacy.models.linear import Link, apply_link
@@ -28,32 +29,43 @@ __all__ = ["Scores", "decrypt", "read_openings"]
 class Scores:
     """Answers of a verified prediction, one row a patient, one column an output. Secret: `repr` shows none.
 
-    `raw` float64 (patients, outputs) in answer units, `values` the same read through the model's link (probabilities
-    for `logit` and `softmax`). `error_bounds[o]`: no raw answer of output o is further from the float model.
-    Raw answers never leave the clinic (docs/spec/protocol.md, section 6).
+    What is read are `values`: answers on the model's public grid, through the model's link. `raw` holds what was
+    decrypted or opened, and keeps it: raw answers never leave the clinic (docs/spec/protocol.md, section 6).
+    `error_bounds[o]`: no raw answer of output o is further from the float model.
     """
 
     ids: tuple[str, ...] = field(repr=False)
     outputs: tuple[str, ...]
     links: tuple[Link, ...]
-    raw: NDArray[np.float64] = field(repr=False)
+    raw: RawAnswers = field(repr=False)
+    grid_bits: int
     error_bounds: tuple[Fraction, ...]
     verified: VerifiedPrediction | VerifiedJointPrediction = field(repr=False)
 
     @property
     def values(self) -> NDArray[np.float64]:
-        """Answers as a person reads them, float64 (patients, outputs)."""
+        """Answers as a person reads them, float64 (patients, outputs).
+
+        Each raw answer is rounded to the nearest point of the model's public grid, 2^-grid_bits apart, and then read
+        through the model's link: a probability for `logit` and `softmax`.
+        """
+        answers = self.raw.on_grid(self.grid_bits)
         if self.links[0] == "softmax":
-            return apply_link("softmax", self.raw)
-        return np.column_stack([apply_link(link, self.raw[:, o]) for o, link in enumerate(self.links)])
+            return apply_link("softmax", answers)
+        return np.column_stack([apply_link(link, answers[:, o]) for o, link in enumerate(self.links)])
+
+    @property
+    def shown_bounds(self) -> tuple[Fraction, ...]:
+        """How far an answer on the grid, before the link, may be from the float model: half a grid step more."""
+        return tuple(bound + Fraction(1, 2 << self.grid_bits) for bound in self.error_bounds)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def to_csv(self, path: Path) -> None:
-        """Write `id` and one column an output (`values`) for the clinic's own use, mode 0600. Raises OSError.
+        """Write `id` and one column an output (`values`, on the grid) for the clinic's own use, mode 0600.
 
-        The owner chose the outputs' names: one that a spreadsheet would compute gets a quote before it.
+        The owner chose the outputs' names: one that a spreadsheet would compute gets a quote before it. Raises OSError.
         """
         text = io.StringIO(newline="")
         writer = csv.writer(text)
@@ -76,18 +88,19 @@ def decrypt(verified: VerifiedPrediction, keys: ClinicKeys, ids: Sequence[str]) 
         raise VerificationFailed("clinic.key", "the prediction was made under another key")
     if len(ids) != verified.count:
         raise VerificationFailed("clinic.records", f"{verified.count} answers for {len(ids)} patients")
-    outputs = verified.output_names
-    raw = np.full((verified.count, len(outputs)), np.nan)
+    outputs, params = verified.output_names, keys.params
+    found: list[list[int | None]] = [[None] * len(outputs) for _ in range(verified.count)]
     for result in verified.results():
-        answers = keys.decrypt_unverified(result.ciphertext)
-        raw[result.first_patient : result.first_patient + len(answers), result.output] = answers
-    if bool(np.isnan(raw).any()):
+        for place, answer in enumerate(keys.decrypt_integers_unverified(result.ciphertext), result.first_patient):
+            found[place][result.output] = answer
+    answers = [[answer for answer in row if answer is not None] for row in found]
+    if any(len(row) != len(outputs) for row in answers):
         raise VerificationFailed("prediction.coverage", "a patient has no answer")
-    raw.flags.writeable = False
     bounds = tuple(verified.error_bound(output) for output in range(len(outputs)))
     # The model's certificate was verified, which refuses unknown links and softmax beside others.
     links = cast("tuple[Link, ...]", tuple(output.link for output in verified.model.body.outputs))
-    return Scores(tuple(ids), outputs, links, raw, bounds, verified)
+    raw = RawAnswers(answers, params.D)
+    return Scores(tuple(ids), outputs, links, raw, verified.model.body.grid_bits, bounds, verified)
 
 
 def read_openings(verified: VerifiedJointPrediction, openings: Sequence[AnswerOpening], ids: Sequence[str]) -> Scores:
@@ -103,11 +116,10 @@ def read_openings(verified: VerifiedJointPrediction, openings: Sequence[AnswerOp
     outputs = verified.output_names
     if len(openings) != verified.count * len(outputs):
         raise VerificationFailed("prediction.coverage", f"{len(openings)} openings of {verified.count} patients")
-    scale = 1 << verified.answer_scale_bits
-    # Python's division of integers rounds once, whatever their size.
-    raw = np.array([opening.z / scale for opening in openings], dtype=np.float64).reshape(-1, len(outputs))
-    raw.flags.writeable = False
-    bounds = tuple(verified.error_bound(output) for output in range(len(outputs)))
+    width = len(outputs)
+    answers = [[opening.z for opening in openings[at : at + width]] for at in range(0, len(openings), width)]
+    bounds = tuple(verified.error_bound(output) for output in range(width))
     # The network's certificate was verified, which refuses unknown links.
-    links = (cast("Link", verified.model.body.link),) * len(outputs)
-    return Scores(tuple(ids), outputs, links, raw, bounds, verified)
+    links = (cast("Link", verified.model.body.link),) * width
+    raw = RawAnswers(answers, verified.answer_scale_bits)
+    return Scores(tuple(ids), outputs, links, raw, verified.model.body.grid_bits, bounds, verified)

@@ -1,4 +1,5 @@
-"""What clinics and owners share: a folder, an identity registered on a log that they trust, and a server to talk to.
+"""What clinics, owners and consumers share: a folder, an identity registered on a log that they trust, and a server to
+talk to.
 
 Entries are believed when the log's key, trusted beforehand, has signed a head that includes them; the server's word is
 not enough, not even for one's own entries.
@@ -191,7 +192,7 @@ class Session:
         return Schema.decode_json(self.server.blob(model.body.schema))
 
     def revoke(self, target: Reference, reason: str) -> Reference:
-        """Withdraw a key, model or records entry of one's own, from now on."""
+        """Withdraw a key, model, records, request or grant entry of one's own, from now on."""
         entry = self.identity.sign(Revocation(target, reason))
         reference = self.server.append(entry)
         self.check_logged(reference, entry)

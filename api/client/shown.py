@@ -92,7 +92,7 @@ class ShownFact:
             return None
         times = _rounded_down(math.exp(max(-_LARGEST_EXPONENT, min(_LARGEST_EXPONENT, float(self._least)))))
         about = self._about.removeprefix("of ")
-        return f"which are log-odds: {self.output_name} is {about}{times} times as probable as {self.versus_name}"
+        return f"which are log-odds: {self.output_name} is {about}{times} times as likely as {self.versus_name}"
 
     @property
     def _bits(self) -> int:

@@ -38,7 +38,9 @@ from api.client.http_answers import (
     ModelRow,
     Offer,
     Offers,
+    PartyRow,
     Refused,
+    RequestRow,
     Stored,
 )
 from api.client.identity import Identity
@@ -56,6 +58,8 @@ __all__ = [
     "JobState",
     "ModelRow",
     "Offer",
+    "PartyRow",
+    "RequestRow",
     "Server",
     "ServerError",
     "ServerRefused",
@@ -73,11 +77,13 @@ _MAX_JSON: Final = 1 << 25
 _MAX_NOTE: Final = 1 << 20
 _MAX_SEALED: Final = 1 << 20
 _PAGE: Final = 256
+_MOST_ROWS: Final = 1 << 18
 _RETRIED: Final = frozenset({429, 502, 503, 504})
 _CHUNK: Final = 1 << 16
 _JSON: Final = "application/json"
 
 T = TypeVar("T")
+RowT = TypeVar("RowT", PartyRow, RequestRow)
 Progress = Callable[[str, int, int], None]
 
 
@@ -255,6 +261,33 @@ class Server:
         """The models that the server offers."""
         return self._json(list[ModelRow], "/v1/models")
 
+    def parties(self, name: str | None = None) -> list[PartyRow]:
+        """The parties that the server knows, or the one of this name if it is there. Raises as `requests_of` does."""
+        named = f"&{httpx.QueryParams({'name': name})}" if name is not None else ""
+        return self._rows(list[PartyRow], "/v1/parties", 0, named)
+
+    def requests_of(self, party: int, start: int = 0) -> list[RequestRow]:
+        """The requests to a clinic or of a consumer, by the index of its party entry; from entry `start` on, in order.
+
+        What the server says came of them is to be looked up on the ledger. Raises ServerError, DecodeError.
+        """
+        return self._rows(list[RequestRow], f"/v1/parties/{party}/requests", start)
+
+    def _rows(self, shape: type[list[RowT]], path: str, start: int, more: str = "") -> list[RowT]:
+        """Rows of a list that is told in pages, in the order of their indices. Raises DecodeError for any other."""
+        rows: list[RowT] = []
+        while True:
+            page = self._json(shape, f"{path}?start={start}&limit={_PAGE}{more}")
+            for row in page:
+                if row.index < start:
+                    raise DecodeError(_answer_to(path), f"entry {row.index} is told twice or out of order")
+                start = row.index + 1
+            rows += page
+            if len(page) < _PAGE:
+                return rows
+            if len(rows) > _MOST_ROWS:
+                raise DecodeError(_answer_to(path), f"more than {_MOST_ROWS} rows")
+
     def checkpoint(self) -> bytes:
         """The log's present signed checkpoint, NOT yet verified."""
         return self._get("/v1/ledger/checkpoint", _MAX_NOTE)
@@ -372,7 +405,7 @@ class Server:
 
     def _signature(self, method: str, path: str, body: bytes) -> dict[str, str]:
         if self.identity is None or self.identity.party is None:
-            raise UsageError(f"{method} {path} must be signed: open the folder of a registered clinic or owner")
+            raise UsageError(f"{method} {path} must be signed: open the folder of a registered party")
         return sign_request(method, path, body, self.identity.party.index, self.identity.private_key)
 
     @contextmanager

@@ -21,7 +21,7 @@ _BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "b
     summary="Upload a blob",
     status_code=201,
     responses={200: {"model": StoredBlob, "description": "here already"}, **errors(401, 403, 413, 429, 507)},
-    openapi_extra=binary_body("Certificates, p0, schemas, proofs of statements, lists of digests."),
+    openapi_extra=binary_body("Certificates, p0, schemas, proofs of statements, lists of digests, sealed boxes."),
 )
 def put_blob(
     digest: HexDigest,
@@ -29,8 +29,11 @@ def put_blob(
     response: Response,
     service: ServiceOf,
 ) -> StoredBlob:
-    """Store the body under its SHA-256 digest. It becomes part of the ledger's evidence once an entry names it."""
-    new = service.store_blob(bytes.fromhex(digest), body.data)
+    """Store the body under its SHA-256 digest. It becomes part of the ledger's evidence once an entry names it.
+
+    A consumer uploads sealed requests only, of at most 512 KiB and 48 bytes.
+    """
+    new = service.store_blob(body.party, bytes.fromhex(digest), body.data)
     response.status_code = 201 if new else 200
     return StoredBlob(digest=digest, size=len(body.data))
 

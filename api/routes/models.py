@@ -6,13 +6,15 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 
-from api.entries import Model, Network
+from api.binding import statement_sentences
+from api.entries import Model, Network, ZeroWeight
 from api.exposure import recount
 from api.registry import Logged
 from api.routes.dependencies import EntryIndex, ServiceOf, SignedBody, binary_body, errors, signed_body
-from api.schemas import LayerResponse, Location, ModelDetail, ModelSummary, Row
+from api.schemas import LayerResponse, Location, ModelDetail, ModelSummary, Row, WeightStatementResponse
 from api.service import Service
 from privacy.errors import VerificationFailed
+from privacy.models.schema import Schema
 
 __all__ = ["router"]
 
@@ -53,10 +55,17 @@ def get_model(index: EntryIndex, service: ServiceOf) -> ModelDetail:
     model = _model(service, index)
     body = model.body
     statements, layers = ((), body.layers) if isinstance(body, Network) else (body.statements, ())
+    # Only a model that states something needs its schema here: for the names of features.
+    says = (
+        statement_sentences(body, Schema.decode_json(service.blobs.get(body.schema)))
+        if isinstance(body, Model) and statements
+        else ()
+    )
     more = {
         "certificate": body.certificate.hex(),
         "card": body.card,
-        "zero_weights": [{"output": s.output, "feature": s.feature} for s in statements],
+        "zero_weights": [{"output": s.output, "feature": s.feature} for s in statements if isinstance(s, ZeroWeight)],
+        "statements": [WeightStatementResponse.of(s, words) for s, words in zip(statements, says, strict=True)],
         "layers": [LayerResponse.of(layer) for layer in layers],
     }
     return ModelDetail.model_validate(ModelSummary.of(model, **_facts(service, model)).model_dump() | more)

@@ -9,9 +9,11 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
 
-from api.entries import Disclosure, JointPrediction
+from api.entries import Disclosure, JointPrediction, Prediction, Reference
 from api.routes.dependencies import EntryIndex, JobId, ServiceOf, SignedBody, errors, json_body, signed_body
 from api.schemas import JobResponse, Location, PredictionRequest, Queued, parsed
+from api.service import Service
+from privacy.errors import VerificationFailed
 
 __all__ = ["router"]
 
@@ -81,14 +83,22 @@ def get_bundle(
 
 @router.get("/predictions/{index}/disclosures", summary="What was disclosed of a prediction", responses=errors(404))
 def get_disclosures(index: EntryIndex, service: ServiceOf) -> list[Location]:
-    """The ledger entries by which its clinic logged that it showed an answer to somebody.
+    """The ledger entries by which its clinic logged that it showed answers to somebody, each with its grant.
 
-    They say neither whose answer it was nor what was shown: that is in the file that the clinic gave to the recipient,
-    who checks it with `sealproof verify --nonce`. A clinic logs a disclosure like any entry (POST /v1/entries).
+    They say neither whose answers these were nor what was shown: that is in what the clinic gave to the recipient, who
+    checks it with `sealproof verify --nonce`. A clinic logs a disclosure like any entry (POST /v1/entries). One without
+    a grant was made without consent on the ledger: this server takes no more of these.
     """
-    prediction = service.registry.get(index, JointPrediction).reference
+    prediction = _prediction(service, index)
     found = [entry for entry in service.registry.all(Disclosure) if entry.body.prediction == prediction]
     return [Location.of(entry.reference) for entry in found]
+
+
+def _prediction(service: Service, index: int) -> Reference:
+    try:
+        return service.registry.get(index, JointPrediction).reference
+    except VerificationFailed:
+        return service.registry.get(index, Prediction).reference
 
 
 def _read_and_forget(path: FilePath) -> Iterator[bytes]:

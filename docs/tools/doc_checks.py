@@ -32,6 +32,7 @@ _COMPOSED: Final = (
 )
 """Names that the code puts together."""
 
+
 def checks_in_code() -> dict[str, list[str]]:
     """Names of checks by what stands before the dot. Raises ValueError for one that has no meaning here."""
     raised: set[str] = set(_COMPOSED)

@@ -537,19 +537,19 @@ def test_scores_of_a_network_are_its_exact_integer_answers(scores: Any) -> None:
     assert isinstance(scores.verified, VerifiedJointPrediction)
     assert scores.ids == IDS
     assert (scores.outputs, scores.links) == (("risk",), ("logit",))
-    assert np.array_equal(scores.raw, exact(NETWORK, PATIENTS))
-    assert (np.abs(scores.raw - NETWORK.predict_raw(PATIENTS)) <= float(scores.error_bounds[0])).all()
+    assert np.array_equal(scores.raw.reveal_raw(), exact(NETWORK, PATIENTS))
+    assert (np.abs(scores.raw.reveal_raw() - NETWORK.predict_raw(PATIENTS)) <= float(scores.error_bounds[0])).all()
     assert np.allclose(scores.values, NETWORK.predict(PATIENTS), atol=1e-2)
-    assert not scores.raw.flags.writeable
+    assert not scores.raw.reveal_raw().flags.writeable
     assert not any(patient in repr(scores) for patient in IDS)
 
 
 def test_a_bundle_is_opened_again_from_the_folder_alone(clinic: Clinic, scores: Any, server: RunningServer) -> None:
     again = Clinic.open(clinic.session.folder, client=server.client)
     found = again.open_bundle(scores.verified.path, offline=True)
-    assert np.array_equal(found.raw, scores.raw)
+    assert np.array_equal(found.raw.reveal_raw(), scores.raw.reveal_raw())
     (request,) = [r for r in again.requests() if r.nonce == scores.verified.request_nonce]
-    assert np.array_equal(again.open_bundle(scores.verified.path, request).raw, scores.raw)
+    assert np.array_equal(again.open_bundle(scores.verified.path, request).raw.reveal_raw(), scores.raw.reveal_raw())
     assert again.state(request).state == "done"
 
 
@@ -592,7 +592,8 @@ def test_a_linear_model_is_a_network_of_one_layer(clinic: Clinic, owner: Owner) 
     scores = clinic.predict(records, found, node=BothNodes(clinic, owner), timeout=120)
     assert scores.links == ("softmax", "softmax")
     assert np.allclose(scores.values.sum(axis=1), 1)
-    assert (np.abs(scores.raw - LINEAR.predict_raw(PATIENTS[:2])) <= float(max(scores.error_bounds))).all()
+    off = np.abs(scores.raw.reveal_raw() - LINEAR.predict_raw(PATIENTS[:2]))
+    assert (off <= float(max(scores.error_bounds))).all()
     owner.revoke(found, "withdrawn")
     with pytest.raises(ServerRefused, match="revoked"):
         clinic.request(records, found)

@@ -12,13 +12,14 @@ from typing import Any
 
 import httpx
 import pytest
+import rfc8785
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.client.identity import Identity
+from api.client.identity import Identity, Role
 from api.client.transport import Server, ServerError, ServerRefused, ServerUnreachable, UploadedProof
-from api.entries import Reference
+from api.entries import Party, Reference, decode_entry, sign_entry
 from api.signing import parse_signed_request, verify_request
 from ledger import leaf_hash
 from privacy.canonical_json import parse_timestamp
@@ -50,6 +51,8 @@ CALLS: dict[str, Callable[[Server, Path], object]] = {
     "models": lambda s, path: s.models(),
     "entries": lambda s, path: s.entries(0, 3),
     "consistency": lambda s, path: s.consistency(1, 2),
+    "parties": lambda s, path: s.parties("st-anna"),
+    "requests": lambda s, path: s.requests_of(3),
     "exposure": lambda s, path: s.exposure("st-anna", 3),
     "blob": lambda s, path: s.blob(bytes(32)),
     "register": lambda s, path: s.register(b"entry"),
@@ -302,7 +305,7 @@ def test_an_identity_is_private_and_found_again(identity: Identity) -> None:
 
 
 def test_an_identity_that_others_can_read_is_not_used(identity: Identity) -> None:
-    for name in ("identity.key", "identity.json"):
+    for name in ("identity.key", "identity.json", "mailbox.key"):
         (identity.folder / name).chmod(0o640)
         with pytest.raises(UsageError, match="accessible to others"):
             Identity.load(identity.folder)
@@ -339,6 +342,144 @@ def test_damaged_identity_files_are_refused(identity: Identity) -> None:
         Identity(
             identity.folder, "clinic", "x", "http://server", "log.example", None, Ed25519PrivateKey.generate()
         ).sign(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("role", ["clinic", "consumer"])
+def test_a_mailbox_is_private_registered_and_found_again(tmp_path: Path, role: Role) -> None:
+    made = Identity.create(tmp_path / "id", role, "somebody", "http://server", "log.example")
+    assert made.mailbox is not None
+    public, secret = made.mailbox.public_key().public_bytes_raw(), made.mailbox.private_bytes_raw()
+    party = decode_entry(made.party_entry()).body
+    assert isinstance(party, Party)
+    assert (party.role, party.mailbox) == (role, public)
+    path = made.folder / "mailbox.key"
+    assert path.read_bytes() == secret
+    assert path.stat().st_mode & 0o777 == 0o600
+    for found in (
+        Identity.load(made.folder),
+        Identity.create(made.folder, role, "somebody", "http://server", "log.example"),
+        made.registered(Reference(7, bytes(32))),
+    ):
+        assert found.mailbox is not None
+        assert found.mailbox.private_bytes_raw() == secret
+        assert found.party_entry() == made.party_entry()
+    assert secret.hex() not in repr(made)
+    assert public.hex() not in repr(made)
+
+
+def test_an_owner_has_no_mailbox(tmp_path: Path) -> None:
+    made = Identity.create(tmp_path / "id", "owner", "lab", "http://server", "log.example")
+    assert made.mailbox is None
+    assert not (made.folder / "mailbox.key").exists()
+    assert b"mailbox" not in made.party_entry()
+
+
+def test_an_identity_of_an_older_release_keeps_its_party_entry(identity: Identity) -> None:
+    stored = json.loads((identity.folder / "identity.json").read_bytes())
+    del stored["mailbox"]
+    (identity.folder / "identity.json").write_bytes(rfc8785.dumps(stored))
+    (identity.folder / "mailbox.key").unlink()
+    before = sign_entry(
+        Party("clinic", "st-anna", identity.private_key.public_key().public_bytes_raw()), None, identity.private_key
+    )
+    for found in (
+        Identity.load(identity.folder),
+        Identity.create(identity.folder, "clinic", "st-anna", "http://server", "log.example"),
+        Identity.load(identity.folder).registered(Reference(7, bytes(32))),
+    ):
+        assert found.mailbox is None
+        assert found.party_entry() == before
+    assert not (identity.folder / "mailbox.key").exists()
+
+
+def test_a_mailbox_key_that_was_lost_or_exchanged_is_noticed(identity: Identity) -> None:
+    path = identity.folder / "mailbox.key"
+    good = path.read_bytes()
+    for bad, error, match in (
+        (good[:31], DecodeError, "31 bytes instead of 32"),
+        (good + b"\n", DecodeError, "more than 32 bytes"),
+        (bytes(range(32)), UsageError, "not the mailbox key that 'st-anna' has registered"),
+    ):
+        path.write_bytes(bad)
+        with pytest.raises(error, match=match):
+            Identity.load(identity.folder)
+    path.write_bytes(good)
+    path.chmod(0o640)
+    with pytest.raises(UsageError, match="accessible to others"):
+        Identity.load(identity.folder)
+    path.unlink()
+    with pytest.raises(UsageError, match="cannot read the mailbox key"):
+        Identity.load(identity.folder)
+
+
+def test_an_identity_that_was_interrupted_keeps_the_keys_it_has(tmp_path: Path) -> None:
+    made = Identity.create(tmp_path / "id", "consumer", "insurer", "http://server", "log.example")
+    (made.folder / "identity.json").unlink()
+    again = Identity.create(tmp_path / "id", "consumer", "insurer", "http://server", "log.example")
+    assert again.party_entry() == made.party_entry()
+
+
+# -- lists of parties and requests ------------------------------------------------------------------------------------
+
+PARTY = {"index": 1, "leaf": "9f3c" * 16, "role": "clinic", "name": "st-anna", "mailbox": True}
+GRANT = {"index": 9, "until": "2026-08-01T00:00:00Z", "revoked": False, "disclosures": [11, 12]}
+REQUEST = {
+    "index": 8,
+    "leaf": "9f3c" * 16,
+    "clinic": 1,
+    "consumer": 3,
+    "state": "granted",
+    "grants": [GRANT],
+    "refusal": None,
+}
+
+
+def paged(rows: list[dict[str, Any]], asked: list[str]) -> Handler:
+    def handler(request: httpx.Request) -> httpx.Response:
+        asked.append(str(request.url.copy_with(scheme="http", host="x")).removeprefix("http://x"))
+        start, limit = (int(request.url.params[name]) for name in ("start", "limit"))
+        return httpx.Response(200, json=[row for row in rows if row["index"] >= start][:limit])
+
+    return handler
+
+
+def test_lists_are_read_page_by_page() -> None:
+    asked: list[str] = []
+    rows = [{**REQUEST, "index": 2 * i} for i in range(600)]
+    found = answering(paged(rows, asked)).requests_of(3)
+    assert [row.index for row in found] == [row["index"] for row in rows]
+    assert asked == [f"/v1/parties/3/requests?start={start}&limit=256" for start in (0, 511, 1023)]
+    assert found[0].grants[0].disclosures == (11, 12)
+    assert [row.index for row in answering(paged(rows, asked)).requests_of(3, 1190)] == list(range(1190, 1200, 2))
+    asked.clear()
+    (party,) = answering(paged([PARTY], asked)).parties("st anna & co")
+    assert (party.name, party.role, party.mailbox) == ("st-anna", "clinic", True)
+    assert asked == ["/v1/parties?start=0&limit=256&name=st+anna+%26+co"]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [REQUEST, REQUEST],
+        [{**REQUEST, "index": 9}, REQUEST],
+        [{**REQUEST, "state": "perhaps"}],
+        [{**REQUEST, "grants": [{**GRANT, "until": "tomorrow"}]}],
+        [{**REQUEST, "grants": [{**GRANT, "revoked": None}]}],
+        [{**REQUEST, "refusal": {"index": -1, "reason": "declined"}}],
+        [{**REQUEST, "leaf": "9f3c"}],
+        {"rows": []},
+    ],
+    ids=["twice", "order", "state", "until", "revoked", "refusal", "leaf", "shape"],
+)
+def test_a_list_that_is_none_is_refused(rows: Any) -> None:
+    with pytest.raises(DecodeError, match="answer of the server to /v1/parties/3/requests"):
+        answering(constant(json.dumps(rows).encode())).requests_of(3)
+
+
+def test_a_server_that_tells_the_same_page_for_ever_is_refused() -> None:
+    page = json.dumps([{**PARTY, "index": i} for i in range(256)]).encode()
+    with pytest.raises(DecodeError, match="out of order"):
+        answering(constant(page)).parties()
 
 
 OFFER = {

@@ -20,17 +20,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from api.binding import Located
 from api.cli.main import main
 from api.client.committee import Member
 from api.client.enrolment import CASE, MEMBER, SHARE, SIGNED, TERMS, Enrolment, TrialTerms, combine
 from api.client.trial_model import trial_threshold
+from privacy.ckks.params import parameter_set
 from privacy.errors import DecodeError, UsageError, VerificationFailed
 from privacy.models.network import Dense, Network
 from privacy.zk.bls import REFERENCE_PAIRING
 from tests.support import disclosures, trials
 from tests.support.anvil import KEYS
 from tests.support.bundles import ORIGIN as LOG
-from tests.support.bundles import SCHEMA
+from tests.support.bundles import SCHEMA, model_material
 from tests.support.joint_bundles import network_material
 from tests.support.service import listening
 from tests.support.trials import case_of, enrolment_of, member, share_of, sign, terms_of
@@ -255,18 +257,38 @@ def test_a_signed_enrolment_is_verified_as_the_contract_does() -> None:
 
 
 def test_a_threshold_is_rounded_up_to_the_grid_of_its_model() -> None:
-    network = network_material("linear").body()
-    assert (network.link, network.grid_bits) == ("logit", 6)
+    network = located(network_material("linear").body())
+    assert (network.body.link, network.body.grid_bits) == ("logit", 6)
     assert trial_threshold(network, None, 0.5) == (0, 0)
     assert trial_threshold(network, "y0", 0.7) == (0, 55)  # log(0.7 / 0.3) * 64 = 54.2
-    many = network_material("two").body()
+    many = located(network_material("two").body())
     assert trial_threshold(many, "y1", -0.01) == (1, 0)
     with pytest.raises(UsageError, match="there is y0, y1"):
         trial_threshold(many, "y2", 0.5)
     with pytest.raises(UsageError):
         trial_threshold(network, None, 1.5)
     with pytest.raises(UsageError, match="link"):
-        trial_threshold(replace(network, link="unheard-of"), None, 0.5)
+        trial_threshold(located(replace(network.body, link="unheard-of")), None, 0.5)
+    with pytest.raises(UsageError, match="no answer of this model reaches"):
+        trial_threshold(many, None, 2.0**40)
+
+
+def test_a_threshold_of_a_model_for_encrypted_records_is_one_of_its_grid() -> None:
+    model = located(model_material().body())
+    assert trial_threshold(model, None, 0.7) == (0, 55)
+    raw = located(model_material(((0.02, 0.01, 0.9), (-0.01, 0.03, -0.5))).body())
+    half = parameter_set("linear-4096").Q // 2 / 2**58
+    assert trial_threshold(raw, "y1", half - 1)[1] == int((half - 1) * 64) + 1
+    for beyond in (half + 1, -half - 1):
+        with pytest.raises(UsageError, match="no answer of this model reaches"):
+            trial_threshold(raw, None, beyond)
+    softmax = located(replace(raw.body, outputs=tuple(replace(o, link="softmax") for o in raw.body.outputs)))
+    with pytest.raises(UsageError, match="softmax"):
+        trial_threshold(softmax, None, 0.5)
+
+
+def located(body: Any) -> Any:
+    return Located(trials.MODEL, body)
 
 
 def test_a_member_needs_no_library_for_chains() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import rfc8785
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +25,7 @@ from api.entries import (
     Disclosure,
     Entry,
     ErrorBound,
+    Grant,
     JointPrediction,
     JointProof,
     Key,
@@ -37,6 +39,8 @@ from api.entries import (
     PredictionProof,
     Records,
     Reference,
+    Refusal,
+    Request,
     Revocation,
     Suspension,
     VerifiedEntry,
@@ -160,7 +164,16 @@ BODIES: dict[str, Body] = {
         17,
         digest(13),
     ),
+    "party-mailbox": Party("consumer", "insurer", PUBLIC, digest(24)[:31] + b"\x05"),
     "disclosure": Disclosure(Reference(9, digest(21)), digest(22), digest(23)),
+    "disclosure-granted": Disclosure(
+        Reference(9, digest(21)), digest(22), digest(23), Reference(8, digest(25)), digest(26)
+    ),
+    "request": Request(Reference(1, digest(8)), digest(27), digest(28)),
+    "request-by-hand": Request(Reference(1, digest(8)), digest(27), None),
+    "grant": Grant(Reference(7, digest(29)), digest(30), "2027-01-31T00:00:00Z"),
+    "grant-unasked": Grant(None, digest(30), "2027-01-31T00:00:00Z"),
+    "refusal": Refusal(Reference(7, digest(29)), "no-such-answer"),
     "suspension": Suspension(Reference(1, digest(8)), Reference(2, digest(11)), digest(16), "the node stalled"),
     "clearance": Clearance(Reference(4, digest(20))),
     "approval": hospitals.approval(Reference(2, digest(11)), "log.example/sealproof"),
@@ -284,6 +297,47 @@ def test_keys_of_small_order_cannot_be_registered() -> None:
     for alias in (2**255 - 19, 2**255 - 18):
         with pytest.raises(UsageError, match="not canonical"):
             Party("clinic", "anyone", alias.to_bytes(32, "little"))
+
+
+def _opens_with_zero(key: bytes) -> bool:
+    try:
+        X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(key))
+    except ValueError:
+        return True
+    return False
+
+
+def test_mailboxes_that_anyone_could_open_cannot_be_registered() -> None:
+    p, small = 2**255 - 19, entries._SMALL_ORDER_U
+    assert len(small) == 5
+    for u in small:
+        assert _opens_with_zero(u.to_bytes(32, "little"))
+    # Beside the canonical encodings every other one that X25519 reads as one of these: u + p, and the ignored bit.
+    aliases = {v | bit for u in small for v in (u, u + p) for bit in (0, 1 << 255) if v < 1 << 255}
+    for alias in sorted(aliases):
+        assert _opens_with_zero(alias.to_bytes(32, "little"))
+        with pytest.raises(UsageError, match="small order"):
+            Party("consumer", "anyone", PUBLIC, alias.to_bytes(32, "little"))
+    good = X25519PrivateKey.generate().public_key().public_bytes_raw()
+    assert Party("consumer", "insurer", PUBLIC, good).mailbox == good
+    for other in (good[:31] + bytes([good[31] | 0x80]), (p + 9).to_bytes(32, "little")):
+        with pytest.raises(UsageError, match="not canonical"):
+            Party("consumer", "insurer", PUBLIC, other)
+
+
+def test_a_party_entry_with_a_bad_mailbox_is_not_read() -> None:
+    good = X25519PrivateKey.generate().public_key().public_bytes_raw()
+    data = sign_entry(Party("consumer", "insurer", PUBLIC, good), None, PRIVATE)
+    for bad in (bytes(32).hex().encode(), b"01" + b"00" * 31, b"ff" * 32, b"00" * 31):
+        with pytest.raises(DecodeError):
+            decode_entry(data.replace(good.hex().encode(), bad))
+    with pytest.raises(DecodeError):  # an absent mailbox is not told
+        decode_entry(data.replace(b'"%s"' % good.hex().encode(), b"null"))
+
+
+def test_a_party_entry_without_a_mailbox_has_the_bytes_it_always_had() -> None:
+    assert json.loads(signed("party"))["body"].keys() == {"role", "name", "public_key"}
+    assert json.loads(signed("disclosure"))["body"].keys() == {"prediction", "statement", "proof"}
 
 
 def test_a_verified_entry_is_made_by_the_verifier_only() -> None:

@@ -15,7 +15,7 @@ import pytest
 from api import approval_gate as module
 from api.approval_gate import ApprovalGate, approval_gate
 from api.client.audit import verify_bundle
-from api.client.audit_disclosure import VerifiedDisclosure
+from api.client.shown import VerifiedDisclosure
 from api.client.governance import (
     find_model,
     read_log,

@@ -26,10 +26,13 @@ from tests.support.report_ledger import (
     ORIGIN,
     ReportLedger,
     cells,
+    consented,
     everything,
+    grant,
     prediction,
     records,
     report_of,
+    shown,
     started,
 )
 
@@ -55,7 +58,10 @@ TOLD = {
     8: ("heart-lab", 'published the model "net 2", a network of 2 layers', "logged"),
     9: ("st-anna", "committed records of 65 patients, 3 measurements each, for any model", "logged"),
     11: ("server", 'logged answers of the model "net 2" for 65 patients, computed jointly', "answers logged"),
-    13: ("st-anna", "showed an answer of entry 11 to a recipient", "logged"),
+    13: (
+        *("st-anna", "showed answers of entry 11 to a recipient who is not on the ledger, without a grant"),
+        "shown without consent on the ledger",
+    ),
     14: ("st-anna", 'that ended without its proof: "the other node stalled"', "cleared by both"),
     16: ("heart-lab", "agreed to go on after the suspension in entry 14", "logged"),
     17: ("st-anna", 'withdrew entry 6 (records): "consent was withdrawn"', "logged"),
@@ -69,6 +75,76 @@ def test_every_entry_says_who_did_what_and_what_came_of_it(report: Report, index
     assert (row.index, row.author) == (index, author)
     assert what in row.said.what
     assert outcome in row.outcome
+
+
+CONSENTED = {
+    19: ("insurer", 'registered as consumer "insurer"', "registered", ""),
+    21: ("insurer", 'asked "st-anna" to show something', "granted by entry 24, entry 31", ""),
+    22: ("sponsor", 'asked "city" to show something', "refused by entry 23", ""),
+    23: ("city", 'refused the request in entry 22 of "sponsor": no-consent', "logged", ""),
+    24: ("st-anna", 'granted the request in entry 21 of "insurer", until 2026-02-01T00:00:00Z', "logged", ""),
+    25: ("st-anna", 'showed answers of entry 11 to "insurer", under the grant in entry 24', "shown", ""),
+    26: ("st-anna", 'showed answers of entry 7 to "insurer", under the grant in entry 24', "shown", ""),
+    27: ("insurer", "asked", "not answered; withdrawn later by entry 28", ""),
+    28: ("insurer", 'withdrew entry 27 (request): "asked by mistake"', "logged", ""),
+    29: ("st-anna", "granted somebody who is not on the ledger to be shown something, until 2026", "logged", ""),
+    30: ("st-anna", "to a recipient who is not on the ledger, under the grant in entry 29", "shown", ""),
+    31: ("st-anna", "granted the request in entry 21", "logged; withdrawn later by entry 32", ""),
+    32: ("st-anna", "withdrew entry 31 (grant)", "logged", ""),
+    33: ("city", "without a grant", "shown without consent on the ledger", "shown-without-grant"),
+    34: ("sponsor", "asked", "not answered", ""),
+}
+
+
+@pytest.fixture(scope="module")
+def asked() -> Report:
+    return report_of(consented(), witnessed=True)
+
+
+@pytest.mark.parametrize("index", CONSENTED)
+def test_requests_consent_and_what_was_shown_are_told(asked: Report, index: int):
+    row, (author, what, outcome, flags) = asked.rows[index], CONSENTED[index]
+    assert row.author == author
+    assert what in row.said.what
+    assert row.outcome == outcome
+    assert " ".join(row.flags) == flags
+
+
+def test_a_disclosure_names_the_clinic_the_model_and_who_asked(asked: Report):
+    rows = cells(asked)
+    wanted = ("clinic", "records_entry", "model", "model_owner", "requested_by", "about_entries")
+    assert [rows[25][name] for name in wanted] == ["st-anna", "9", "net 2", "heart-lab", "insurer", "11 24"]
+    assert [rows[30][name] for name in wanted] == ["st-anna", "9", "net 2", "heart-lab", "", "11 29"]
+    assert [rows[index]["requested_by"] for index in (21, 22, 23, 24)] == ["insurer", "sponsor", "sponsor", "insurer"]
+    page = html_bytes(asked).decode()
+    assert "asked and granted" in page
+    assert "What a consumer asked to be shown" in page
+
+
+def test_the_report_of_a_clinic_has_what_it_was_asked_and_what_it_granted():
+    rows = report_of(consented(), clinic="st-anna").rows
+    assert [row.index for row in rows if row.index > 18] == [21, *range(24, 33), 34]
+
+
+@pytest.mark.parametrize(
+    ("until", "flags"),
+    [
+        ("2026-01-01T12:30:00Z", ("after-grant",)),
+        ("2026-01-01T13:30:00Z", ("perhaps-after-grant",)),
+        ("2026-01-01T14:30:00Z", ()),
+    ],
+)
+def test_what_became_public_after_its_grant_had_ended_is_flagged(until: str, flags: tuple[str, ...]):
+    ledger = everything()
+    ledger.notes.clear()
+    ledger.add("short", "st-anna", grant(ledger, None, "short", until))
+    ledger.publish(NOON + HOUR)
+    ledger.add("shown", "st-anna", shown(ledger, grant="short"))
+    ledger.publish(NOON + 2 * HOUR)
+    row = report_of(ledger).rows[20]
+    assert row.flags == flags
+    assert len(row.remarks) == len(flags)
+    assert all(remark.startswith(("became public after", "the grant in entry 19 ended")) for remark in row.remarks)
 
 
 def test_each_use_of_records_names_clinic_records_model_owner_requester_time_and_outcome(report: Report):

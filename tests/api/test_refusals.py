@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from api.entries import Party, Policy, Records, Reference, Revocation, ZeroWeight, sign_entry
 from api.limits import RateLimiter
@@ -426,6 +427,23 @@ def test_closed_registration_asks_the_operator(settings: Settings, tmp_path: Pat
         refused(other, 403, "not-permitted", "party.registration")
     with pytest.raises(UsageError):
         admit_party(closed.data, party_entry("server", "x"))
+
+
+def test_closed_registration_admits_consumers_with_the_mailbox_that_the_operator_saw(
+    settings: Settings, tmp_path: Path
+) -> None:
+    closed = with_data(settings, tmp_path / "data", registration="closed", origin="closed/log")
+    key = Ed25519PrivateKey.generate()
+    mailboxes = [X25519PrivateKey.generate().public_key().public_bytes_raw() for _ in range(2)]
+    seen, other = (
+        sign_entry(Party("consumer", "insurer", key.public_key().public_bytes_raw(), mailbox), None, key)
+        for mailbox in mailboxes
+    )
+    with run_server(closed) as running:
+        refused(running.client.post("/v1/parties", content=seen), 403, "not-permitted", "party.registration")
+        assert admit_party(closed.data, seen).role == "consumer"
+        refused(running.client.post("/v1/parties", content=other), 403, "not-permitted", "party.registration")
+        ok(running.client.post("/v1/parties", content=seen))
 
 
 def test_a_full_disk_is_refused_before_it_is_full(

@@ -28,7 +28,7 @@ from api.client.ledger_report.reading import read_ledger
 from api.client.ledger_report.report import Period, build_report
 from api.client.session import Session
 from api.client.transport import ModelRow
-from api.client.trial_model import published_network
+from api.client.trial_model import published_model
 from api.client.trust import TrustedLog
 from api.clock import clock_name
 from api.entries import Reference, decode_entry
@@ -219,7 +219,7 @@ def test_a_clinic_and_an_organiser_are_not_led_there_either() -> None:
     with pytest.raises(UsageError, match=r"several models are called 'heart 2'"):
         session.model("heart 2")
     with pytest.raises(UsageError, match=r"several models are called 'heart 2'"):
-        published_network(server, TrustedLog(Signer.generate(ORIGIN).verifier), "heart 2")
+        published_model(server, TrustedLog(Signer.generate(ORIGIN).verifier), "heart 2")
 
 
 def test_a_server_that_lists_a_model_under_the_name_of_another_is_refused(
@@ -240,7 +240,7 @@ def test_a_server_that_lists_a_model_under_the_name_of_another_is_refused(
     with pytest.raises(VerificationFailed, match=r"model\.name.*'liver'"):
         session.model("heart")
     with pytest.raises(VerificationFailed, match=r"model\.name.*'liver'"):
-        published_network(server, TrustedLog(world.verifier), "heart")
+        published_model(server, TrustedLog(world.verifier), "heart")
     assert session.model(other.reference.index).reference == other.reference
 
 

@@ -34,6 +34,7 @@ from api.blobs import BlobStore
 from api.cli import clinic as clinic_commands
 from api.cli import common, main, verify
 from api.client.clinic import Clinic
+from api.client.raw_answers import RawAnswers
 from api.client.scores import Scores
 from api.client.session import Session
 from api.client.transport import ModelRow, Server, ServerRefused
@@ -160,8 +161,8 @@ def test_no_cell_of_a_table_steers_the_terminal(capsys: pytest.CaptureFixture[st
 
 
 def test_an_output_with_the_name_of_a_formula_is_text_in_a_spreadsheet(tmp_path: Path) -> None:
-    raw = np.zeros((1, 2))
-    scores = Scores(("1",), ("=HYPERLINK(A1)", "risk"), ("identity", "identity"), raw, (), None)  # type: ignore[arg-type]
+    raw, links = RawAnswers([[0, 0]], 36), ("identity", "identity")
+    scores = Scores(("1",), ("=HYPERLINK(A1)", "risk"), links, raw, 6, (), None)  # type: ignore[arg-type]
     scores.to_csv(tmp_path / "scores.csv")
     assert (tmp_path / "scores.csv").read_text().splitlines()[0] == "id,'=HYPERLINK(A1),risk"
 

@@ -1,4 +1,5 @@
 """A clinic, with server and owner if it likes, shows somebody an answer that the network did not give of that patient.
+The statements are those of older releases, which knew no consent (`test_consent_false.py` is about today's).
 
 Each test tells one lie as well as it can be told, signs and logs everything again, and is refused. Where a defence can
 be taken out, the lie is shown to pass without it.
@@ -16,8 +17,8 @@ import pytest
 
 from api.client import audit_disclosure
 from api.client.audit import verify_bundle
-from api.client.audit_disclosure import VerifiedDisclosure
 from api.client.joint_prediction import VerifiedJointPrediction
+from api.client.shown import VerifiedDisclosure
 from api.entries import Disclosure, Reference, sign_entry
 from ledger.merkle import leaf_hash
 from privacy.errors import DecodeError, UsageError, VerificationFailed
@@ -74,8 +75,11 @@ def test_a_true_statement_is_verified_in_words(told: DisclosureStory, path: Path
     reached = told.opening(1).z // told.step
     statement = told.statement(1, kind, threshold=reached)
     found = verify(told.disclose(path, statement), told)
-    assert (found.disclosed.record_id, found.output_name, found.statement) == (IDS[1], "y0", statement)
-    assert found.checks[-1].name == "disclosure"
+    (fact,) = found.facts
+    assert (fact.record_id, fact.output_name, fact.handle, fact.patient) == (IDS[1], "y0", statement.handle, 1)
+    assert (fact.kind, fact.value, fact.tolerance) == (statement.kind, statement.value, statement.tolerance)
+    assert found.checks[-1].name == "disclosure" and "consent" not in [check.name for check in found.checks]
+    assert found.consent is None and "No consent is on the ledger" in found.checks[-1].sentence
     exact = Decimal(told.opening(1).z) / 2**statement.scale_bits
     shown = {
         "open": f"y0 of record 'p-71' is {exact} exactly",
@@ -445,8 +449,8 @@ def test_a_prediction_alone_is_no_disclosure(told: DisclosureStory, path: Path) 
         verify_bundle(told.story.bundle(path, told.prediction, told.envelope, blobs), told.story.world.verifier)
 
 
-def test_answers_under_encryption_have_no_disclosures(story: bundles.Story, path: Path) -> None:
-    """Raw decryptions must not be shown (IND-CPA-D), and nothing proves a statement about them yet."""
+def test_answers_under_encryption_are_not_shown_without_a_grant(story: bundles.Story, path: Path) -> None:
+    """Raw decryptions must not be shown (IND-CPA-D), and older releases proved no statement about them."""
     prediction = story.log()
     body = Disclosure(prediction.reference, bytes(32), bytes(32))
     entry = story.world.append(story.clinic, body)
@@ -456,7 +460,7 @@ def test_answers_under_encryption_have_no_disclosures(story: bundles.Story, path
     case = story.bundle(path, prediction, indices=indices)
     with pytest.raises(VerificationFailed) as caught:
         verify_bundle(case, story.world.verifier, cache=story.world.cache)
-    assert caught.value.check == "entry.disclosure"
+    assert caught.value.check == "bundle.missing-blob"
 
 
 def test_a_nonce_is_refused_where_nothing_is_disclosed(joint_story: JointStory, joint_bundle: Path) -> None:

@@ -21,8 +21,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from api.client.audit import verify_bundle
 from api.client.clinic import PredictionRequest
 from api.client.joint_prediction import VerifiedJointPrediction
+from api.client.questions import Kind, question_of
 from api.client.transport import Server
 from api.client.trust import TrustStore
+from api.consent import Scope
 from api.entries import JointPrediction, JointProof, Network, Revocation, sign_entry
 from api.exposure import network_bits
 from api.joint_binding import network_statement
@@ -505,9 +507,12 @@ def test_nothing_that_a_clinic_sends_holds_a_record_an_opening_or_an_answer(
     assert ended.errors == {"A": None, "B": None}
     path = pair.clinic.fetch(ended.request, timeout=60)
     scores = pair.clinic.open_bundle(path, ended.request)
-    for place, said in enumerate(("exact", "open")):
-        shown = tmp_path / f"{place}.sealproof"
-        pair.clinic.disclose(path, IDS[place], kind=said, nonce=bytes(32), path=shown)  # type: ignore[arg-type]
+    kinds: list[Kind] = ["exact", "open"]
+    for place, kind_of_answer in enumerate(kinds):
+        question = question_of(pair.model, IDS[place], kind=kind_of_answer)
+        scope = Scope(None, pair.model.reference, None)
+        held_grant = pair.clinic.grant_nonce(bytes(32), [question], scope=scope, purpose="a question")
+        pair.clinic.disclose(held_grant.index, path, tmp_path / f"{place}.sealproof")
     told = b"".join([*sent.http, *sent.links])
     assert len(sent.http) > 10
     assert sum(map(len, sent.links)) > 4000
@@ -523,9 +528,9 @@ def test_nothing_that_a_clinic_sends_holds_a_record_an_opening_or_an_answer(
     secrets["shares of answers"] = [s for v in shares for s in spellings(v)]
     sums = [(a.rho + b.rho) % ORDER for a, b in zip(of_A.shares, of_B.shares, strict=True)]
     secrets["blindings of answers"] = [s for v in sums for s in spellings(v)]
-    exact = [int(raw * 2**scores.verified.answer_scale_bits) for raw in scores.raw[:, 0]]
+    exact = [int(raw * 2**scores.verified.answer_scale_bits) for raw in scores.raw.reveal_raw()[:, 0]]
     secrets["answers"] = [s for z in exact for s in spellings(z)]
-    secrets["raw answers"] = [s for raw in scores.raw[:, 0].tolist() for s in text_of(raw)]
+    secrets["raw answers"] = [s for raw in scores.raw.reveal_raw()[:, 0].tolist() for s in text_of(raw)]
     assert of_A.key is not None
     for name, key in (
         ("box key", of_A.key.private_bytes_raw()),

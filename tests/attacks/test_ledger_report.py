@@ -458,7 +458,7 @@ def test_files_of_another_report_are_refused(ledger: ReportLedger, folder: Path,
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("size 19", "size 18"), ("flagged 1", "flagged 0"), ("from -", "from 2026-01-01T00:00:00Z"), ("log ", "log x")],
+    [("size 19", "size 18"), ("flagged 2", "flagged 0"), ("from -", "from 2026-01-01T00:00:00Z"), ("log ", "log x")],
 )
 def test_a_note_altered_after_signing_is_refused(ledger: ReportLedger, folder: Path, old: str, new: str):
     text = (folder / NOTE).read_text()

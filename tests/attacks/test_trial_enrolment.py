@@ -315,11 +315,11 @@ def attempt(told: DisclosureStory, doctor: Member, tmp_path: Path) -> Attempt:
 def test_what_reaches_the_threshold_is_signed_also_when_more_is_shown(attempt: Attempt) -> None:
     signed = attempt.sign(attempt.bundle())
     signed.share.verify(attempt.terms)
-    assert signed.found.disclosed.record_id == IDS[1]
+    assert signed.found.facts[0].record_id == IDS[1]
     assert signed.share.enrolment.disclosure == signed.found.entry.reference.leaf
     kept = [path.read_bytes() for path in attempt.doctor.folder.rglob("*") if path.is_file()]
     assert len(kept) == 3
-    assert not any(IDS[1].encode() in data or signed.found.statement.handle.hex().encode() in data for data in kept)
+    assert not any(IDS[1].encode() in data or signed.found.facts[0].handle.hex().encode() in data for data in kept)
     lower = Attempt(attempt.told, attempt.doctor, attempt.path, threshold=attempt.reached - 3)
     lower.sign(lower.bundle(lower.statement(threshold=attempt.reached - 1)))
 
@@ -327,7 +327,7 @@ def test_what_reaches_the_threshold_is_signed_also_when_more_is_shown(attempt: A
 def test_a_lower_threshold_than_the_trials_is_not_signed(attempt: Attempt, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = attempt.bundle(attempt.statement(threshold=attempt.reached - 1))
     attempt.refused(bundle, "enrolment.threshold")
-    monkeypatch.setattr(committee, "_examine_statement", lambda statement, terms: None)
+    monkeypatch.setattr(committee, "_examine_facts", lambda facts, terms: facts[0])
     attempt.sign(bundle)
 
 
@@ -348,7 +348,7 @@ def test_more_than_a_threshold_is_not_signed(attempt: Attempt, kind: str, monkey
     """`value` of an exact or open statement counts other things than a threshold's, in other units."""
     bundle = attempt.bundle(attempt.statement(kind))
     attempt.refused(bundle, "enrolment.kind")
-    monkeypatch.setattr(committee, "_examine_statement", lambda statement, terms: None)
+    monkeypatch.setattr(committee, "_examine_facts", lambda facts, terms: facts[0])
     attempt.sign(bundle)
 
 
@@ -453,5 +453,5 @@ def test_a_patient_who_was_submitted_twice_is_not_signed_for_twice(
     attempt.refused(bundle, "enrolment.record")
     monkeypatch.setattr(Member, "_remember", lambda self, found, terms, handle: None)
     second = attempt.sign(bundle)
-    assert second.found.disclosed.record_id == first.found.disclosed.record_id
+    assert second.found.facts[0].record_id == first.found.facts[0].record_id
     assert second.share.enrolment.handle != first.share.enrolment.handle

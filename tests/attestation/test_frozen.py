@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from api.client.audit import verify_bundle
-from api.client.audit_disclosure import VerifiedDisclosure
 from api.client.joint_prediction import VerifiedJointPrediction
 from api.client.prediction import VerifiedPrediction
+from api.client.shown import VerifiedDisclosure
 from ledger import Verifier
 from privacy.zk.group import ARKWORKS
 
@@ -60,3 +60,5 @@ def test_a_disclosure_of_a_released_format_still_verifies(name: str, says: str) 
     found = joint(name, NONCE)
     assert isinstance(found, VerifiedDisclosure)
     assert found.sentence == says
+    assert found.consent is None and len(found.facts) == 1 and found.recipient_nonce == NONCE
+    assert "No consent is on the ledger" in found.checks[-1].sentence

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.consumers import tell
+from tests.support.service import listening
+
 ROOT = Path(__file__).resolve().parents[2]
 FROZEN = ROOT / "tests" / "frozen"
 ABSENT = ("tenseal", "torch", "crypten", "sklearn", "zksk", "petlib", "fastapi", "uvicorn", "matplotlib", "web3")
@@ -34,9 +37,26 @@ def test_the_base_install_verifies_and_has_no_fhe_library(tmp_path: Path):
         bundle = FROZEN / folder / f"{name}.sealproof"
         command = [str(environment / "bin" / "sealproof"), "verify", str(bundle), "--no-cache", "--json", *more]
         command += ["--log-key", str(bundle.parent / "log.vkey")]
-        done = subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert json.loads(done.stdout)["result"] == "verified"
+        for verb in ("explain", "verify"):
+            command[1] = verb
+            done = subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert json.loads(done.stdout)["result"] == "verified"
+    # A consumer asks and checks with no more than that; the clinic's side, which needs tenseal, is done here.
+    with listening(tmp_path / "server") as server:
+        story = tell(server, tmp_path)
+        asked, _ = story.shown(*story.patients())
+        folder, shown = story.consumer.session.folder, tmp_path / "shown.sealproof"
+        for words in (
+            ["requests"],
+            ["collect", str(asked.index), "--save", str(shown)],
+            ["verify", str(shown)],
+            ["verify", str(shown), "--offline"],
+        ):
+            consumer = [str(environment / "bin" / "sealproof"), "consumer", *words, "--folder", str(folder), "--json"]
+            done = subprocess.run(consumer, cwd=tmp_path, env=clean, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+        assert json.loads(done.stdout)["facts"][0]["says"] == "risk of record 'p0' is at least 0.40625"
     # What needs an extra says which.
     contract = "http://127.0.0.1:1#0x" + "00" * 20
     done = subprocess.run([*command, "--anchor", contract], cwd=tmp_path, env=clean, capture_output=True, text=True)

@@ -107,7 +107,7 @@ def test_scores_are_the_models_and_stay_in_a_private_file(shell):
     assert rows[0] == "id,disease"
     values = [float(row.split(",")[1]) for row in rows[1:]]
     raw = np.array([[40, 22.5], [71, 31], [55, 27.25]]) @ [0.02, 0.1] - 3.5
-    assert np.abs(np.array(values) - 1 / (1 + np.exp(-raw))).max() < 1e-3
+    assert np.abs(np.array(values) - 1 / (1 + np.exp(-raw))).max() < 1 / 256
     assert (shell.folder / "scores.csv").stat().st_mode & 0o077 == 0
 
 

@@ -86,8 +86,8 @@ def test_every_check_is_documented(reference: str, root: Path):
 
 
 def test_a_kind_of_check_without_a_meaning_is_noticed(tools: ModuleType, monkeypatch: pytest.MonkeyPatch):
-    meanings = {kind: text for kind, text in tools.doc_checks._MEANINGS.items() if kind != "tile"}
-    monkeypatch.setattr(tools.doc_checks, "_MEANINGS", meanings)
+    meanings = {kind: text for kind, text in tools.doc_checks.MEANINGS.items() if kind != "tile"}
+    monkeypatch.setattr(tools.doc_checks, "MEANINGS", meanings)
     with pytest.raises(ValueError, match="tile"):
         tools.doc_checks.check_table()
 

@@ -87,7 +87,7 @@ class World:
     def head(self) -> tuple[int, bytes]:
         return self.log.size, self.log.head().root
 
-    def register(self, role: Literal["clinic", "owner", "server"], name: str) -> Actor:
+    def register(self, role: Literal["clinic", "owner", "server", "consumer"], name: str) -> Actor:
         private_key = Ed25519PrivateKey.generate()
         data = sign_entry(Party(role, name, private_key.public_key().public_bytes_raw()), None, private_key)
         return Actor(private_key, Reference.to(self.log.append(data).index, data))
@@ -178,10 +178,12 @@ class ModelMaterial:
 
 
 @cache
-def model_material(weights: tuple[tuple[float, ...], ...] = ((0.02, 0.0, 0.9),), version: str = "1") -> ModelMaterial:
+def model_material(
+    weights: tuple[tuple[float, ...], ...] = ((0.02, 0.0, 0.9),), version: str = "1", link: str | None = None
+) -> ModelMaterial:
     names = tuple(f"y{k}" for k in range(len(weights)))
-    link: Any = "logit" if len(weights) == 1 else "identity"
-    model = LinearModel("heart", np.array(weights), np.full(len(weights), -0.25), names, link, SCHEMA)
+    read: Any = link or ("logit" if len(weights) == 1 else "identity")
+    model = LinearModel("heart", np.array(weights), np.full(len(weights), -0.25), names, read, SCHEMA)
     quantised = quantise(model, PARAMS)
     commitments, openings = commit_model(quantised)
     statement = model_statement(quantised, PARAMS, version, commitments)

@@ -23,6 +23,7 @@ from api.entries import (
     CommittedRecords,
     Disclosure,
     ErrorBound,
+    Grant,
     JointPrediction,
     JointProof,
     Key,
@@ -36,6 +37,8 @@ from api.entries import (
     PredictionProof,
     Records,
     Reference,
+    Refusal,
+    Request,
     Revocation,
     Suspension,
     sign_entry,
@@ -207,6 +210,27 @@ def joint(ledger: ReportLedger, records: str = "committed", size: int | None = N
     return JointPrediction(ledger.at[records], ledger.at["network"], session, proofs, 36, 6, size, digest("root"))
 
 
+UNTIL = "2026-02-01T00:00:00Z"
+"""After every head of these ledgers."""
+
+
+def request(
+    ledger: ReportLedger, clinic: str = "st-anna", document: str = "request", box: str | None = None
+) -> Request:
+    return Request(ledger.at[clinic], digest(document), None if box is None else digest(box))
+
+
+def grant(ledger: ReportLedger, request: str | None = "request", document: str = "grant", until: str = UNTIL) -> Grant:
+    return Grant(None if request is None else ledger.at[request], digest(document), until)
+
+
+def shown(
+    ledger: ReportLedger, prediction: str = "joint", grant: str | None = "grant", text: str = "shown"
+) -> Disclosure:
+    under = None if grant is None else ledger.at[grant]
+    return Disclosure(ledger.at[prediction], digest(text), digest(f"proof {text}"), under)
+
+
 def everything() -> ReportLedger:
     """Two clinics, an owner, both ways to compute; a head every hour from noon on, witnessed a minute later.
 
@@ -246,6 +270,44 @@ def everything() -> ReportLedger:
     head()
     ledger.add("revocation", "st-anna", Revocation(ledger.at["records"], "consent was withdrawn"))
     ledger.add("stays", "heart-lab", Suspension(*parties, digest("failed again"), "no answer"))
+    head()
+    return ledger
+
+
+def consented() -> ReportLedger:
+    """`everything`, and then two consumers: entries 19 and 20. A head every hour from the 30th hour on.
+
+    21 a request, 22 a request that 23 refuses, 24 a grant of 21, 25 and 26 what was shown under it (of either scheme),
+    27 a request that 28 withdraws, 29 a grant to nobody on the ledger and 30 what was shown under it, 31 a grant that
+    32 revokes, 33 something shown without a grant, 34 a request that nobody has answered.
+    """
+    ledger = everything()
+    hours = iter(range(NOON + 30 * HOUR, NOON + 130 * HOUR, HOUR))
+
+    def head() -> None:
+        time = next(hours)
+        ledger.publish(time, {0: time + 60, 1: time + 61})
+
+    ledger.party("consumer", "insurer")
+    ledger.party("consumer", "sponsor")
+    head()
+    ledger.add("request", "insurer", request(ledger))
+    ledger.add("unwelcome", "sponsor", request(ledger, "city", "unwelcome"))
+    ledger.add("refusal", "city", Refusal(ledger.at["unwelcome"], "no-consent"))
+    ledger.add("grant", "st-anna", grant(ledger))
+    head()
+    ledger.add("shown", "st-anna", shown(ledger))
+    ledger.add("shown too", "st-anna", shown(ledger, "prediction", text="shown too"))
+    head()
+    ledger.add("regret", "insurer", request(ledger, document="regret"))
+    ledger.add("withdrawal", "insurer", Revocation(ledger.at["regret"], "asked by mistake"))
+    ledger.add("unasked", "st-anna", grant(ledger, None, "unasked"))
+    ledger.add("shown to nobody", "st-anna", shown(ledger, grant="unasked", text="to nobody"))
+    head()
+    ledger.add("grant too", "st-anna", grant(ledger, document="grant too"))
+    ledger.add("revoked", "st-anna", Revocation(ledger.at["grant too"], "the patient has withdrawn consent"))
+    ledger.add("ungranted", "city", shown(ledger, "city joint", None, "ungranted"))
+    ledger.add("waiting", "sponsor", request(ledger, document="waiting"))
     head()
     return ledger
 

@@ -13,6 +13,7 @@ from api.entries import (
     Clearance,
     CommittedRecords,
     Disclosure,
+    Grant,
     JointPrediction,
     Key,
     Model,
@@ -20,6 +21,8 @@ from api.entries import (
     Party,
     Prediction,
     Records,
+    Refusal,
+    Request,
     Revocation,
     Suspension,
 )
@@ -34,6 +37,7 @@ _LANES: Final = (
     ("models", (Model, Network, Approval)),
     ("records", (Records, CommittedRecords)),
     ("answers", (Prediction, JointPrediction)),
+    ("asked and granted", (Request, Grant, Refusal)),
     ("shown to others", (Disclosure,)),
     ("withdrawn, suspended", (Revocation, Suspension, Clearance)),
 )

@@ -14,6 +14,7 @@ from api.entries import (
     Clearance,
     CommittedRecords,
     Disclosure,
+    Grant,
     JointPrediction,
     Key,
     Model,
@@ -23,6 +24,8 @@ from api.entries import (
     Prediction,
     Records,
     Reference,
+    Refusal,
+    Request,
     Revocation,
     Suspension,
 )
@@ -34,7 +37,10 @@ __all__ = ["Said", "models_of", "quoted", "references", "said", "users_of"]
 
 @dataclass(frozen=True)
 class Said:
-    """An entry in words. `clinic` is whose data it is about, `records` and `model_entry` are ledger indices."""
+    """An entry in words. `clinic` is whose data it is about, `records` and `model_entry` are ledger indices.
+
+    `asked_by` is the consumer whose request it is or answers.
+    """
 
     what: str
     clinic: str = ""
@@ -42,6 +48,7 @@ class Said:
     model: str = ""
     model_entry: int | None = None
     patients: int | None = None
+    asked_by: str = ""
 
 
 def quoted(name: str) -> str:
@@ -98,14 +105,26 @@ def said(registry: OpenRegistry, entry: Logged[Body]) -> Said:
             return _answered(committed, network, sum(proof.count for proof in body.proofs), "computed jointly")
         case Disclosure():
             shown = said(registry, registry.entry(body.prediction.index))
-            return Said(
-                f"showed an answer of entry {body.prediction.index} to a recipient",
-                shown.clinic,
-                shown.records,
-                shown.model,
-                shown.model_entry,
-                1,
-            )
+            asked_by = "" if body.grant is None else said(registry, registry.entry(body.grant.index)).asked_by
+            text = f"showed answers of entry {body.prediction.index} to "
+            text += quoted(asked_by) if asked_by else "a recipient who is not on the ledger"
+            text += ", without a grant" if body.grant is None else f", under the grant in entry {body.grant.index}"
+            return Said(text, shown.clinic, shown.records, shown.model, shown.model_entry, asked_by=asked_by)
+        case Request():
+            clinic, consumer = registry.resolve(body.clinic, Party).body.name, _author(registry, entry)
+            return Said(f"asked {quoted(clinic)} to show something", clinic, asked_by=consumer)
+        case Grant():
+            clinic = _author(registry, entry)
+            if body.request is None:
+                text = f"granted somebody who is not on the ledger to be shown something, until {body.until}"
+                return Said(text, clinic)
+            asked = said(registry, registry.entry(body.request.index))
+            text = f"granted the request in entry {body.request.index} of {quoted(asked.asked_by)}, until {body.until}"
+            return Said(text, clinic, asked_by=asked.asked_by)
+        case Refusal():
+            asked = said(registry, registry.entry(body.request.index))
+            text = f"refused the request in entry {body.request.index} of {quoted(asked.asked_by)}: {body.reason}"
+            return Said(text, _author(registry, entry), asked_by=asked.asked_by)
         case Suspension():
             clinic, owner = (registry.resolve(reference, Party).body.name for reference in (body.clinic, body.owner))
             text = f"reported a session of {quoted(clinic)} and {quoted(owner)} that ended without its proof"
@@ -172,6 +191,11 @@ def _allowed(policy: Policy) -> str:
     else:
         text = f"for the models in entries {', '.join(str(model.index) for model in policy.models)}"
     return f"{text}, until {policy.until}" if policy.until is not None else f"{text}, without an end"
+
+
+def _author(registry: OpenRegistry, entry: Logged[Body]) -> str:
+    assert entry.author is not None  # only a party's entry has none
+    return registry.resolve(entry.author, Party).body.name
 
 
 def _said_of(registry: OpenRegistry, index: int) -> Said:

@@ -196,8 +196,8 @@ def _uses(report: Report) -> str:
     note = (
         "<p class=soft>Which clinic's records were used by which model, when, and with what outcome. Requested by: a "
         "server takes a request only from the clinic of the records; the request itself is not on the ledger. Shown: "
-        "how many single answers the clinic showed to others, as far as they are in this report. Requests that were "
-        "refused never reached the ledger.</p>"
+        "how often the clinic showed answers to others, as far as that is in this report. Requests that were refused "
+        "never reached the ledger.</p>"
     )
     sums = _table(("clinic", "model", "its owner", "uses", "patients' answers", "to look at"), totals, {3, 4, 5})
     listed = f"<h3>One by one</h3>{_table(head, rows, {0, 4, 8})}{_rest(len(uses))}"

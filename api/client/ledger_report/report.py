@@ -24,8 +24,11 @@ __all__ = ["LIMITS", "Period", "Report", "Who", "build_report", "time_text", "wh
 LIMITS: Final = (
     "What was not logged: a request that the server refused, an answer that it did not log, a session that neither "
     "party reported. They left no entry.",
-    "The request itself: a server takes requests only from the clinic that committed the records, and logs the answer "
+    "The request for an answer: a server takes it only from the clinic that committed the records, and logs the answer "
     "in its own name.",
+    "What a consumer asked to be shown, what a clinic granted and what it showed: the parties have these documents, "
+    "the ledger has digests. That what was shown is what was granted is for its recipient to check, with sealproof "
+    "verify.",
     "Who read: the ledger does not know who fetched an entry, a bundle or this report, or which member of a clinic's "
     "staff used its key.",
     "Values: the ledger holds commitments and digests. Neither measurements nor answers nor names of patients are on "

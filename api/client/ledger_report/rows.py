@@ -7,6 +7,9 @@ Flags are stable names for what an auditor should look at:
     after-policy            an answer that became public after the policy of its records had ended
     perhaps-after-policy    the policy ended within the bounds of the answer's time, or no time is known
     used-after-revocation   an answer logged after its records, model or key were withdrawn
+    shown-without-grant     answers that a clinic showed to somebody without consent on the ledger
+    after-grant             shown, and public only after the grant had ended
+    perhaps-after-grant     the grant ended within the bounds of its time, or no time is known
     open-suspension         a session ended without its proof, and not both parties have agreed to go on
     clock-went-back         the bounds of the time were widened, because a clock dated heads out of order
 """
@@ -25,6 +28,8 @@ from api.entries import (
     Body,
     Clearance,
     CommittedRecords,
+    Disclosure,
+    Grant,
     JointPrediction,
     Key,
     Model,
@@ -33,6 +38,7 @@ from api.entries import (
     Prediction,
     Records,
     Reference,
+    Request,
     Suspension,
 )
 from api.registry import Logged
@@ -47,11 +53,14 @@ FLAGS: Final = (
     "after-policy",
     "perhaps-after-policy",
     "used-after-revocation",
+    "shown-without-grant",
+    "after-grant",
+    "perhaps-after-grant",
     "open-suspension",
     "clock-went-back",
 )
 
-_REVOCABLE: Final = (Key, Model, Records, Network, CommittedRecords)
+_REVOCABLE: Final = (Key, Model, Records, Network, CommittedRecords, Grant)
 
 
 @dataclass(frozen=True)
@@ -89,8 +98,9 @@ class Row:
 
     @property
     def requested_by(self) -> str:
-        """Who asked for an answer: the clinic of the records, the only one whose request a server accepts."""
-        return self.said.clinic if self.kind in (Prediction.KIND, JointPrediction.KIND) else ""
+        """Who asked: for an answer the clinic of the records, the only one whose request a server accepts; to be shown
+        something a consumer."""
+        return self.said.clinic if self.kind in (Prediction.KIND, JointPrediction.KIND) else self.said.asked_by
 
 
 @dataclass
@@ -196,6 +206,15 @@ def _outcome(
             used = [("records", body.records), ("model", body.model)]
             until = reading.registry.resolve(body.records, CommittedRecords).body.policy.until
             _use(reading, entry, used, until, bounds, outcome)
+        case Disclosure(grant=None):
+            outcome.text = "shown without consent on the ledger"
+            outcome.flags.append("shown-without-grant")
+        case Disclosure(grant=Reference() as reference):
+            outcome.text = "shown"
+            until = reading.registry.resolve(reference, Grant).body.until
+            _ended(until, "grant", f"the grant in entry {reference.index}", bounds, outcome)
+        case Request():
+            outcome.text = _answered(reading, entry.reference)
         case Suspension():
             by = cleared.get(entry.reference.index, {})
             listed = ", ".join(f"{quoted(name)} in entry {index}" for name, index in by.items())
@@ -232,16 +251,33 @@ def _use(
             )
         else:
             outcome.remarks.append(f"{what} (entry {reference.index}) withdrawn later, by entry {index}")
-    if until is None:
-        return
+    if until is not None:
+        _ended(until, "policy", "the policy of the records", bounds, outcome)
+
+
+def _ended(until: str, name: str, what: str, bounds: Bounds, outcome: _Outcome) -> None:
+    """Flag what became public, or may have, after `what` had ended at `until`."""
     end = int(parse_timestamp(until).timestamp())
     if bounds.after is not None and bounds.after > end:
-        outcome.flags.append("after-policy")
-        outcome.remarks.append(f"became public after the policy of the records had ended, on {until}")
+        outcome.flags.append(f"after-{name}")
+        outcome.remarks.append(f"became public after {what} had ended, on {until}")
     elif bounds.by is None or bounds.by > end:
-        outcome.flags.append("perhaps-after-policy")
+        outcome.flags.append(f"perhaps-after-{name}")
         known = "no time is known" if (bounds.after, bounds.by) == (None, None) else "within the bounds of its time"
-        outcome.remarks.append(f"the policy of the records ended on {until}: {known}")
+        outcome.remarks.append(f"{what} ended on {until}: {known}")
+
+
+def _answered(reading: LedgerReading, request: Reference) -> str:
+    """What came of a request."""
+    registry = reading.registry
+    grants, refusal = registry.consents.grants(request.index), registry.consents.refusal(request.index)
+    told = "not answered"
+    if grants:
+        told = f"granted by {', '.join(f'entry {index}' for index in grants)}"
+    elif refusal is not None:
+        told = f"refused by entry {refusal}"
+    index = registry.revocation(request)
+    return told if index is None else f"{told}; withdrawn later by entry {index}"
 
 
 def _clearances(reading: LedgerReading) -> dict[int, dict[str, int]]:
