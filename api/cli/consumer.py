@@ -108,7 +108,7 @@ def request(
     """
     kind = _kind(at_least, odds, exact, whole)
     ids = _record_ids(record, records_file)
-    with Consumer.open(folder) as consumer:
+    with Consumer.open(folder) as consumer, progress(quiet=as_json) as report:
         if model is None and prediction is None:
             raise UsageError("say which model is asked about (--model), or which prediction (--prediction)")
         about = consumer.session.model(model_argument(model)) if model else consumer.model_of(prediction or 0)
@@ -133,6 +133,7 @@ def request(
             records=records,
             prediction=prediction,
             save=save,
+            progress=report,
         )
     words = [question_in_words(question, about) for question in asked.document.questions]
     if as_json:
@@ -160,8 +161,8 @@ def requests(folder: Folder = DEFAULT, as_json: Json = False) -> None:
 
     Example: sealproof consumer requests
     """
-    with Consumer.open(folder) as consumer:
-        states, size = consumer.requests(), consumer.log_size
+    with Consumer.open(folder) as consumer, progress(quiet=as_json) as report:
+        states, size = consumer.requests(progress=report), consumer.log_size
     if as_json:
         print_json({"ledger_size": size, "requests": [state_json(state) for state in states]})
         return

@@ -54,10 +54,12 @@ def print_state(state: RequestState) -> None:
     why = f": {state.refusal}" if state.state == "refused" else ""
     about = "1 question" if len(document.questions) == 1 else f"{len(document.questions)} questions"
     out.print(f"{number}  {state.clinic.name}, {about}, {document.purpose}: {state.state}{why}", soft_wrap=True)
+    several = sum(len(grant.disclosures) for grant in state.grants) > 1
     for grant in state.grants:
         ended = " (revoked)" if grant.revoked else " (ended)" if _expired(grant) else ""
         shown = ", ".join(str(one.reference.index) for one in grant.disclosures)
-        told = f"shown in entry {shown}: sealproof consumer collect {number}" if shown else "nothing is shown yet"
+        which = f" --disclosure {grant.disclosures[0].reference.index}" if several else ""
+        told = f"shown in entry {shown}: sealproof consumer collect {number}{which}" if shown else "nothing shown yet"
         out.print(
             f"   grant {grant.grant.reference.index} until {grant.grant.body.until}{ended}; {told}", soft_wrap=True
         )

@@ -125,8 +125,7 @@ class Member:
         if not isinstance(found, VerifiedDisclosure):
             raise VerificationFailed("disclosure.missing", "the bundle shows nobody an answer")
         enrolment = examine(found, terms, case)
-        (fact,) = found.facts
-        self._remember(found.clinic.name, found.clinic.public_key, fact.record_id, terms, enrolment.handle)
+        self._remember(found, terms, enrolment.handle)
         share = Share("sealproof/enrolment-share/v1", enrolment, index, self._secret.sign(enrolment.message))
         return Signed(share, found)
 
@@ -138,9 +137,10 @@ class Member:
         return keys.index(self.public.key)
 
     # 5 record: no second handle of one record. The same one again is no harm: a contract enrols a handle once.
-    def _remember(self, clinic: str, key: bytes, record_id: str, terms: TrialTerms, handle: bytes) -> None:
+    def _remember(self, found: VerifiedDisclosure, terms: TrialTerms, handle: bytes) -> None:
+        record_id = found.facts[0].record_id
         code = hashlib.sha256(_RECORD + self._secret.to_bytes())
-        for part in (terms.digest, key, record_id.encode("utf-8")):
+        for part in (terms.digest, found.clinic.public_key, record_id.encode("utf-8")):
             code.update(len(part).to_bytes(4, "big") + part)
         path = private_folder(self.folder / _SEEN) / code.hexdigest()
         line = handle.hex().encode("ascii") + b"\n"
@@ -149,8 +149,8 @@ class Member:
         if read_private(path, _MAX_BYTES, "signed record") != line:
             raise VerificationFailed(
                 "enrolment.record",
-                f"record {record_id!r} of {clinic!r} was signed for under another handle: its clinic submitted it "
-                "twice",
+                f"record {record_id!r} of {found.clinic.name!r} was signed for under another handle: its clinic "
+                "submitted it twice",
             )
 
     def __reduce__(self) -> Any:

@@ -26,6 +26,7 @@ from api.client.delivery import REQUEST_BOX
 from api.client.questions import check_question
 from api.client.session import LocatedModel, Session, load_reference
 from api.client.submitted_records import submitted_records
+from api.client.transport import ServerRefused
 from api.consent import MAX_DOCUMENT_BYTES, GrantDocument, Question, RequestDocument, Scope, check_answers_request
 from api.consent_rules import MAX_REQUEST_BOX_BYTES
 from api.entries import (
@@ -136,14 +137,15 @@ class Consents:
         """
         with self.locked():
             registry = self.read_log()
-            found = [self._read(registry, index) for index in registry.consents.requests(self._party.index)]
-        return [request for request in found if all or request.state == "open"]
+            indices = registry.consents.requests(self._party.index)
+            wanted = [i for i in indices if all or _state(registry, registry.reference(i))[0] == "open"]
+            return [self._read(registry, index) for index in wanted]
 
     def _read(self, registry: Registry, index: int) -> IncomingRequest:
         logged = registry.get(index, Request)
         try:
             document, problem = self._document(registry, logged), None
-        except (VerificationFailed, DecodeError) as error:
+        except (VerificationFailed, DecodeError, ServerRefused) as error:
             document, problem = None, str(error)
         if document is None and problem is None:
             problem = "it was to be handed over as a file (sealproof clinic grant --request FILE)"

@@ -30,6 +30,7 @@ import httpx
 
 from api.client.answered import check_answers, question_answered
 from api.client.asked import Asked, AskedRequest, RequestState, state_of
+from api.client.asking import clinic_on, model_of_prediction, scope_of
 from api.client.audit import verify_bundle
 from api.client.collecting import chosen, fetch_delivery, nonce_in, publish
 from api.client.delivery import REQUEST_BOX
@@ -42,18 +43,14 @@ from api.client.verified_cache import VerifiedCache
 from api.consent import Question, RequestDocument, Scope
 from api.entries import (
     MAX_ENTRY_BYTES,
-    CommittedRecords,
-    JointPrediction,
     Party,
-    Prediction,
-    Records,
     Reference,
     Request,
     Revocation,
     decode_entry,
 )
 from api.mpc.mirror import Mirror
-from api.registry import Logged, Registry
+from api.registry import Registry
 from privacy.bundle import BundleReader
 from privacy.errors import UsageError, VerificationFailed
 from privacy.private_files import private_folder, read_private, write_private
@@ -131,6 +128,7 @@ class Consumer:
         records: int | None = None,
         prediction: int | None = None,
         save: Path | str | None = None,
+        progress: Progress | None = None,
     ) -> AskedRequest:
         """Ask a clinic (its name or the index of its party entry) to show answers, and log that it was asked.
 
@@ -141,9 +139,9 @@ class Consumer:
         The document is kept before anything is sent. The same request again, while it is not answered, finds it or
         finishes it. Raises UsageError for questions that cannot be asked; nothing was sent then.
         """
-        registry = self._read_log()
-        party = _clinic(registry, clinic)
-        scope, about = self._scope(registry, party, model, records, prediction)
+        registry = self._read_log(progress)
+        party = clinic_on(registry, clinic)
+        scope, about = scope_of(self._session, registry, party, model, records, prediction)
         document = self._document(party.reference, scope, purpose, questions)
         for question in document.questions:
             check_question(about, question)
@@ -167,7 +165,7 @@ class Consumer:
 
     def model_of(self, prediction: int) -> LocatedModel:
         """The model of a prediction, for questions about it."""
-        return self._session.model(self._prediction(prediction)[1].model.index)
+        return model_of_prediction(self._session, self._read_log(), prediction)
 
     def withdraw(self, request: int | AskedRequest, reason: str = "withdrawn by its consumer") -> Reference:
         """Ask no longer: from now on nothing may be granted or shown for this request. Repeatable."""
@@ -179,11 +177,13 @@ class Consumer:
             body = kept_body if isinstance(kept_body, Revocation) else body  # withdrawn before, whatever for
         return self._session.log_once(body, folder, "withdrawal")
 
-    def requests(self) -> list[RequestState]:
+    def requests(self, *, progress: Progress | None = None) -> list[RequestState]:
         """Every request of this folder and what the log says came of it, oldest first."""
         known = self._asked.all()
-        registry = self._read_log() if known else None
-        return [] if registry is None else [state_of(asked, registry) for asked in known]
+        if not known:
+            return []
+        registry = self._read_log(progress)
+        return [state_of(asked, registry) for asked in known]
 
     def state(self, request: int | AskedRequest) -> RequestState:
         """What the log says came of one request."""
@@ -222,7 +222,7 @@ class Consumer:
     ) -> tuple[VerifiedDisclosure, Path]:
         """The same, with the path at which it was written."""
         asked = self._one(request)
-        state = self.state(asked)
+        state = state_of(asked, self._read_log(progress))
         grant, shown = chosen(state, disclosure)
         delivery = fetch_delivery(self._session, state, grant, shown)
         received = private_folder(self._session.folder / "received")
@@ -284,9 +284,12 @@ class Consumer:
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
-    def _read_log(self) -> Registry:
+    def _read_log(self, progress: Progress | None = None) -> Registry:
         """Every entry of the trusted log, up to the newest head that was seen."""
+        report = progress or (lambda stage, done, total: None)
+        report("read the ledger", 0, 1)
         self._mirror.follow(self._session.server.checkpoint())
+        report("read the ledger", 1, 1)
         return self._mirror.registry
 
     def _one(self, request: int | AskedRequest) -> AskedRequest:
@@ -327,48 +330,6 @@ class Consumer:
                 return found
         return None
 
-    def _scope(
-        self,
-        registry: Registry,
-        clinic: Logged[Party],
-        model: str | int | LocatedModel | None,
-        records: int | None,
-        prediction: int | None,
-    ) -> tuple[Scope, LocatedModel]:
-        """What is asked about, all of it on the log and of this clinic, and the model that answers."""
-        if prediction is not None:
-            if records is not None:
-                raise UsageError("a prediction is of certain records already: leave records out")
-            reference, body = self._prediction(prediction)
-            about = self._session.model(body.model.index)
-            if model is not None and self._session.model(model).reference != about.reference:
-                raise UsageError(f"the prediction in entry {prediction} is of another model")
-            self._check_records(registry, clinic, body.records)
-            return Scope(reference, None, None), about
-        if model is None:
-            raise UsageError("say which model is asked about (model, --model), or which prediction")
-        about = self._session.model(model)
-        index = registry.revocation(about.reference)
-        if index is not None:
-            raise UsageError(f"the model {about.body.name!r} was withdrawn by ledger entry {index}")
-        cohort = None if records is None else registry.reference(records)
-        if cohort is not None:
-            self._check_records(registry, clinic, cohort)
-        return Scope(None, about.reference, cohort), about
-
-    def _prediction(self, index: int) -> tuple[Reference, Prediction | JointPrediction]:
-        reference, entry = self._session.fetch(index)
-        if not isinstance(entry.body, Prediction | JointPrediction):
-            raise UsageError(f"entry {index} is no prediction")
-        return reference, entry.body
-
-    def _check_records(self, registry: Registry, clinic: Logged[Party], records: Reference) -> None:
-        entry = decode_entry(self._session.server.entry(records.index))
-        if not isinstance(entry.body, Records | CommittedRecords):
-            raise UsageError(f"entry {records.index} is no records entry")
-        if registry.author_of(records.index).reference != clinic.reference:
-            raise UsageError(f"the records in entry {records.index} are not those of {clinic.body.name!r}")
-
     def _clinic_of(self, path: Path, asked: AskedRequest) -> Party:
         """The party entry of the clinic that was asked, as the file has it: its leaf hash says that it is that one."""
         wanted = asked.document.clinic
@@ -378,14 +339,3 @@ class Consumer:
         if Reference.to(wanted.index, data) != wanted or not isinstance(party, Party):
             raise VerificationFailed("request.addressee", "the file is of another clinic than was asked")
         return party
-
-
-def _clinic(registry: Registry, which: str | int) -> Logged[Party]:
-    """A clinic on the log, where names are used once."""
-    found = registry.party_named(which) if isinstance(which, str) else registry.get(which, Party)
-    if found is None:
-        clinics = ", ".join(repr(party.body.name) for party in registry.all(Party) if party.body.role == "clinic")
-        raise UsageError(f"the ledger has no party {which!r}; it has the clinics {clinics or 'none'}")
-    if found.body.role != "clinic":
-        raise UsageError(f"{found.body.name!r} is a {found.body.role}, and only clinics can be asked")
-    return found

@@ -204,6 +204,7 @@ class _Teller:
 
     def make(self, folder: Path, questions: Sequence[Question]) -> None:
         """Say it, prove it and sign it. Raises UsageError for what is not true or may not be said."""
+        issued_at = timestamp()  # when the grant was found to hold; proving takes a while
         answers = tuple(self._answer(question) for question in questions)
         prove = self._prover(answers)  # what nobody can state is refused before it is said
         for question, answer in zip(questions, answers, strict=True):
@@ -227,7 +228,7 @@ class _Teller:
                 grid_bits=self._grid,
                 recipient_nonce=self._held.document.nonce,
                 proof=Shown.proof_reference(proof),
-                issued_at=timestamp(),
+                issued_at=issued_at,
             ),
             self._session.identity.private_key,
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from api.client.session import Session, log_errors
@@ -24,7 +25,8 @@ _ATTEMPTS: Final = 5
 def write_disclosure_bundle(
     session: Session, source: Path, path: Path, entries: Sequence[Reference], blobs: Sequence[bytes]
 ) -> None:
-    """Write the prediction's bundle `source` with further ledger entries and blobs to `path`, whole or not at all.
+    """Write the prediction's bundle `source` with further ledger entries and blobs to `path`, whole or not at all, for
+    this user's eyes (mode 0600).
 
     `source` must carry its inputs, if the recipient is to need no server. The entries are fetched and compared with
     their references, and all that the bundle has are proven under one present checkpoint, which the trusted log signed.
@@ -44,15 +46,19 @@ def write_disclosure_bundle(
         proofs, checkpoint = _proofs(session, contents)
         with log_errors():
             size = session.trust.follow(checkpoint, session.identity.origin, server.consistency).size
-        with BundleWriter(path) as bundle:
-            bundle.set_attestation(reader.attestation())
-            for index, data in contents.items():
-                bundle.add_entry(index, data, proofs[index])
-            bundle.set_consistency_proof(ConsistencyProof(old, size, tuple(server.consistency(old, size))).format())
-            for digest in reader.blob_digests():
-                bundle.add_blob(reader.blob(digest))
-            for blob in blobs:
-                bundle.add_blob(blob)
+        with TemporaryDirectory(dir=path.parent, prefix=".disclosure-") as closed:  # which nobody else may enter
+            written = Path(closed) / "disclosure.sealproof"
+            with BundleWriter(written) as bundle:
+                bundle.set_attestation(reader.attestation())
+                for index, data in contents.items():
+                    bundle.add_entry(index, data, proofs[index])
+                bundle.set_consistency_proof(ConsistencyProof(old, size, tuple(server.consistency(old, size))).format())
+                for digest in reader.blob_digests():
+                    bundle.add_blob(reader.blob(digest))
+                for blob in blobs:
+                    bundle.add_blob(blob)
+            written.chmod(0o600)
+            written.replace(path)
 
 
 def _proofs(session: Session, indices: Iterable[int]) -> tuple[dict[int, bytes], bytes]:

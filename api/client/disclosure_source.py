@@ -15,7 +15,15 @@ from api.client.session import Session
 from api.client.submitted_records import submitted_records
 from api.client.transport import ServerRefused
 from api.consent import Scope
-from api.entries import JointPrediction, Prediction, Records, Reference, decode_digest_list, decode_entry
+from api.entries import (
+    Disclosure,
+    JointPrediction,
+    Prediction,
+    Records,
+    Reference,
+    decode_digest_list,
+    decode_entry,
+)
 from privacy.bundle import BundleReader
 from privacy.errors import DecodeError, UsageError
 from privacy.private_files import private_folder
@@ -42,7 +50,7 @@ def source_at(path: Path) -> Source:
         entries = {index: reader.entry(index) for index in reader.entry_indices()}
         bodies = {index: decode_entry(data).body for index, data in entries.items()}
         found = [(i, body) for i, body in bodies.items() if isinstance(body, Prediction | JointPrediction)]
-        if len(found) != 1 or any(body.KIND == "sealproof/disclosure/v1" for body in bodies.values()):
+        if len(found) != 1 or any(isinstance(body, Disclosure) for body in bodies.values()):
             raise UsageError(f"{path} is no prediction: there is nothing to disclose in it")
         ((index, prediction),) = found
         key, complete = None, True

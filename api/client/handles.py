@@ -18,7 +18,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from ledger.merkle import Frontier, inclusion_proof, leaf_hash
+from ledger.merkle import Frontier, inclusion_proof, leaf_hash, node_hash
 from privacy.canonical_json import Codec, Record
 from privacy.errors import UsageError
 from privacy.private_files import read_private, write_private
@@ -72,15 +72,16 @@ class RecordHandles:
 
     def path(self, index: int) -> list[bytes]:
         """The inclusion proof of handle `index` under `root`, of a tree of len(ids) leaves. Raises UsageError."""
-        leaves = [leaf_hash(handle) for handle in self.handles]
+        return inclusion_proof(index, len(self.handles), lambda level, place: self._nodes[level][place])
 
-        def node(level: int, place: int) -> bytes:
-            if level == 0:
-                return leaves[place]
-            frontier, _ = Frontier().extend(leaves[place << level : (place + 1) << level])
-            return frontier.root()
-
-        return inclusion_proof(index, len(leaves), node)
+    @cached_property
+    def _nodes(self) -> list[list[bytes]]:
+        """The perfect subtrees of the tree, level by level, for one path or for many."""
+        levels = [[leaf_hash(handle) for handle in self.handles]]
+        while len(levels[-1]) > 1:
+            below = levels[-1]
+            levels.append([node_hash(*below[at : at + 2]) for at in range(0, len(below) - 1, 2)])
+        return levels
 
     def save(self, path: Path) -> None:
         """Write the file, mode 0600. Raises OSError."""

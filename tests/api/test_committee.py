@@ -267,7 +267,7 @@ def test_a_threshold_is_rounded_up_to_the_grid_of_its_model() -> None:
         trial_threshold(many, "y2", 0.5)
     with pytest.raises(UsageError):
         trial_threshold(network, None, 1.5)
-    with pytest.raises(UsageError, match="link"):
+    with pytest.raises(UsageError, match="not known here: 'unheard-of'"):
         trial_threshold(located(replace(network.body, link="unheard-of")), None, 0.5)
     with pytest.raises(UsageError, match="no answer of this model reaches"):
         trial_threshold(many, None, 2.0**40)

@@ -17,7 +17,9 @@ import pytest
 
 from api.client import identity
 from api.client.answered import check_answers, not_granted, unanswered
+from api.client.asked import AskedRequest
 from api.client.clinic import Clinic
+from api.client.consents import HeldGrant
 from api.client.consumer import Consumer
 from api.client.prediction import VERIFIED
 from api.client.questions import question_of
@@ -38,6 +40,12 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     folder = tmp_path_factory.mktemp("consumer")
     with running(folder / "server", requests_per_minute=100_000) as server:
         yield tell(server, folder)
+
+
+@pytest.fixture(scope="module")
+def shown(told: Story) -> tuple[AskedRequest, HeldGrant]:
+    """A request that was granted and answered: two patients."""
+    return told.shown(*told.patients(2), kind="exact", tolerance=0.25)
 
 
 def crash(*arguments: object, **options: object) -> Any:
@@ -62,8 +70,8 @@ def test_a_consumer_is_registered_with_a_mailbox_and_opens_its_folder_again(told
         Consumer.open(consumer.session.folder / "elsewhere")
 
 
-def test_what_is_kept_is_private(told: Story, tmp_path: Path) -> None:
-    asked, _ = told.shown(*told.patients())
+def test_what_is_kept_is_private(told: Story, shown: tuple[AskedRequest, HeldGrant], tmp_path: Path) -> None:
+    asked, _ = shown
     told.consumer.collect(asked)
     told.consumer.collect(asked, tmp_path / "shown.sealproof")
     kept = [tmp_path / "shown.sealproof", *told.consumer.session.folder.rglob("*")]
@@ -157,8 +165,10 @@ def test_without_the_server_nothing_is_kept(told: Story, monkeypatch: pytest.Mon
 def _odd() -> list[tuple[dict[str, Any], str]]:
     return [
         ({"clinic": "nobody"}, "no party 'nobody'; it has the clinics 'st-anna'"),
-        ({"clinic": "heart-lab"}, "is a owner|is an owner"),
-        ({"clinic": "acme-life"}, "only clinics can be asked"),
+        ({"clinic": "heart-lab"}, "no clinic but registered as owner"),
+        ({"clinic": "acme-life"}, "only clinics are asked"),
+        ({"clinic": 2}, "entry 2 is no party"),
+        ({"clinic": 10**9}, "is no party"),
         ({"questions": []}, "1 to 256 questions, not 0"),
         ({"purpose": "  "}, "what the answers are for"),
         ({"purpose": "x" * 5000}, "purpose"),
@@ -166,7 +176,9 @@ def _odd() -> list[tuple[dict[str, Any], str]]:
         ({"model": "no-such-model"}, "no model 'no-such-model'"),
         ({"model": 1}, "no model"),
         ({"records": 2}, "no records entry"),
+        ({"records": 10**9}, "no records entry"),
         ({"prediction": 2, "model": None}, "no prediction"),
+        ({"prediction": 10**9, "model": None}, "no prediction"),
         ({"prediction": "made", "records": 4}, "leave records out"),
     ]
 
@@ -405,9 +417,9 @@ def test_committed_answers_are_asked_for_whole(tmp_path: Path) -> None:
 
 
 def test_what_is_for_nobody_here_is_not_believed(
-    told: Story, tmp_path: Path, honest_bundle: Path, joint_bundle: Path
+    told: Story, shown: tuple[AskedRequest, HeldGrant], tmp_path: Path, honest_bundle: Path, joint_bundle: Path
 ) -> None:
-    asked, _ = told.shown(*told.patients())
+    asked, _ = shown
     path = tmp_path / "shown.sealproof"
     told.consumer.collect(asked, path)
     stranger = told.another(tmp_path / "other", "other-life")
@@ -425,10 +437,11 @@ def test_what_is_for_nobody_here_is_not_believed(
         told.consumer.verify(tmp_path / "absent")
 
 
-def test_a_disclosure_for_another_is_recognised_as_such_in_every_part(told: Story, tmp_path: Path) -> None:
+def test_a_disclosure_for_another_is_recognised_as_such_in_every_part(
+    told: Story, shown: tuple[AskedRequest, HeldGrant], tmp_path: Path
+) -> None:
     """The last check alone, on a verified disclosure of which one thing is another's."""
-    ones = told.patients(2)
-    asked, _ = told.shown(*ones, kind="exact", tolerance=0.25)
+    asked, _ = shown
     found = told.consumer.collect(asked, tmp_path / "shown.sealproof")
     clinic, consent = found.clinic, found.consent
     assert consent is not None

@@ -15,11 +15,11 @@ import pytest
 from api import approval_gate as module
 from api.approval_gate import ApprovalGate, approval_gate
 from api.client.audit import verify_bundle
-from api.client.shown import VerifiedDisclosure
 from api.client.governance import (
     find_model,
     read_log,
 )
+from api.client.shown import VerifiedDisclosure
 from api.entries import Reference, Revocation
 from api.errors import NotReady, PredictionRefused
 from api.registry import Registry

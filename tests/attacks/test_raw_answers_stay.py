@@ -30,7 +30,7 @@ from api.client.questions import question_of
 from api.client.raw_answers import RawAnswers
 from api.client.scores import Scores
 from api.entries import Disclosure, decode_entry
-from privacy.errors import UsageError
+from privacy.errors import UsageError, VerificationFailed
 from privacy.models.linear import LinearModel
 from privacy.sealed import open_sealed
 from tests.support import pairs, telling
@@ -136,8 +136,8 @@ class Story:
                 box = session.server.blob(body.delivery)
                 try:
                     opened = open_sealed(box, mailbox, purpose=DELIVERY_BOX, context=body.grant.leaf)
-                except Exception:  # noqa: S112 - another consumer's
-                    continue
+                except VerificationFailed:
+                    continue  # another consumer's
                 number += 1
                 yield f"delivery {index}", opened
         assert number
@@ -185,7 +185,7 @@ def test_nothing_that_leaves_a_clinic_holds_a_raw_answer(
         walker = story.walk()
     assert walker.found == []
     assert len(story.outgoing.sent) > 100
-    assert walker.walked > 1_000_000
+    assert walker.walked > 300_000
     assert len(story.screens) == 8
     # The search looks into what is there: what was shown was found in delivery and file, on the grid.
     steps = story.scores.raw.nearest(1, 0, 6)
@@ -390,7 +390,7 @@ def _local(story: Story) -> Walker:
 def test_raw_answers_are_not_printed_copied_or_turned_into_bytes(encrypted: Story) -> None:
     raw = encrypted.scores.raw
     digits = [repr(abs(value))[:8] for value in raw.reveal_raw().ravel().tolist()]
-    for shown in (repr(raw), str(raw), f"{raw}", f"{raw:>40}" if False else "%s" % raw, repr(encrypted.scores)):
+    for shown in (repr(raw), str(raw), f"{raw}", repr(encrypted.scores)):
         assert not any(digit in shown for digit in digits)
     for folded in (pickle.dumps, copy.copy, copy.deepcopy, bytes, np.array, np.asarray, lambda x: x.__getstate__()):
         with pytest.raises(UsageError, match="stay in this process"):

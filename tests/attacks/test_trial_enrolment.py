@@ -23,7 +23,7 @@ from ledger.errors import ChainRefused
 from privacy.errors import DecodeError, UsageError, VerificationFailed
 from privacy.zk.bls import PAIRING, SecretKey, public_key_eip2537, signature_eip2537
 from privacy.zk.group import ARKWORKS, ORDER
-from tests.support import disclosures, trials
+from tests.support import disclosures, shown, trials
 from tests.support.anvil import start_anvil
 from tests.support.bundles import ORIGIN as LOG
 from tests.support.bundles import PATIENTS
@@ -429,6 +429,61 @@ def test_a_model_that_was_revoked_since_is_not_signed_when_the_ledger_is_asked(
     attempt.sign(bundle, ledger=told.story.world)
     told.story.world.append(told.story.owner, Revocation(told.story.model.reference, "it was wrong"))
     attempt.refused(bundle, "enrolment.revoked", ledger=told.story.world)
+
+
+class ShownAttempt:
+    """A trial about a model of today's format of disclosures, of either scheme, and one member."""
+
+    def __init__(self, told: shown.ShownStory, doctor: Member, path: Path) -> None:
+        self.told, self.doctor, self.path = told, doctor, path
+        reached = told.raw(1) // told.step
+        self.terms = trials.terms_of(
+            origin=LOG,
+            model=told.prediction.body.model,
+            threshold=reached,
+            members=(doctor.public, member(1)),
+        )
+        self.case = case_of(self.terms)
+
+    def parts(self, *answers: Any, **lies: Any) -> shown.Parts:
+        nonce = self.case.nonce
+        lies = {"proven_for": nonce, "shown": {"recipient_nonce": nonce}, "grant": {"nonce": nonce}, **lies}
+        return self.told.parts(*answers, asked=False, **lies)
+
+    def sign(self, parts: shown.Parts, **options: Any) -> Any:
+        world, bundle = self.told.world, self.told.bundle(self.path, parts)
+        return self.doctor.sign(bundle, self.terms, self.case, world.verifier, cache=world.cache, **options)
+
+
+@pytest.mark.parametrize("tell", [shown.tell_encrypted, shown.tell_joint])
+def test_answers_of_either_scheme_are_signed_under_a_grant_to_the_case(
+    tell: Any, doctor: Member, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = ShownAttempt(tell(tmp_path), doctor, tmp_path / "case.sealproof")
+    told = attempt.told
+    parts = attempt.parts(told.answer(1))
+    signed = attempt.sign(parts, ledger=told.world)
+    assert signed.share.enrolment.handle == attempt.terms.handle(told.handles.handles[1])
+    assert signed.found.consent is not None and signed.found.consent.document.nonce == attempt.case.nonce
+    # More than one answer says more than a trial needs, and enrols nobody in particular.
+    two = attempt.parts(told.answer(1), told.answer(2))
+    with pytest.raises(VerificationFailed, match=r"enrolment\.facts"):
+        attempt.sign(two)
+    lower = attempt.parts(told.answer(1, threshold=attempt.terms.threshold - 1))
+    with pytest.raises(VerificationFailed, match=r"enrolment\.threshold"):
+        attempt.sign(lower)
+    told.revoke(parts.grant.reference, told.clinic)
+    with pytest.raises(VerificationFailed, match=r"enrolment\.revoked"):
+        attempt.sign(parts, ledger=told.world)
+    attempt.sign(parts)  # who does not ask does not know
+
+
+def test_a_difference_of_two_outputs_enrols_nobody(doctor: Member, tmp_path: Path) -> None:
+    """Output 0 minus output 1 is not output 0, and reaches other thresholds."""
+    attempt = ShownAttempt(shown.tell_joint(tmp_path, "two"), doctor, tmp_path / "case.sealproof")
+    parts = attempt.parts(attempt.told.answer(1, versus=1))
+    with pytest.raises(VerificationFailed, match=r"enrolment\.output"):
+        attempt.sign(parts)
 
 
 def again(told: DisclosureStory) -> DisclosureStory:

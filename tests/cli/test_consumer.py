@@ -64,7 +64,7 @@ def test_from_a_question_to_a_proven_answer(shell: Shell, clinic: Clinic) -> Non
     assert "has not answered the request" in err
     held = clinic.grant(asked["request"])
     assert "granted\n   grant" in (out := shell("consumer", "requests")[0])
-    assert "nothing is shown yet" in out
+    assert "nothing shown yet" in out
     clinic.disclose(held.index)
     assert f"sealproof consumer collect {index}" in shell("consumer", "requests")[0]
     out, _ = shell("consumer", "collect", index, "--save", "p-2.sealproof")
@@ -171,7 +171,7 @@ def test_other_mistakes_are_told_too(shell: Shell) -> None:
     one = ("--record", "p-1", "--exact")
     for arguments, said in (
         (("consumer", "request", "st-berta", "--model", "heart", *one, *PURPOSE), "no party 'st-berta'"),
-        (("consumer", "request", "heart-lab", "--model", "heart", *one, *PURPOSE), "only clinics can be asked"),
+        (("consumer", "request", "heart-lab", "--model", "heart", *one, *PURPOSE), "only clinics are asked"),
         (("consumer", "request", "st-anna", *one, *PURPOSE), "--model"),
         (("consumer", "request", "st-anna", "--model", "lung", *one, *PURPOSE), "no model 'lung'"),
         (("consumer", "request", "st-anna", "--model", "heart", *one, "--purpose", " "), "--purpose"),

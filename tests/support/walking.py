@@ -1,15 +1,17 @@
 """Looks for numbers that must not leave in everything that leaves: requests, files, boxes, screens.
 
-Bytes are searched as they are and unfolded: members of archives, base64 and hex wherever they stand, zlib and gzip, JSON
-in JSON. Numbers in text are compared by value, whatever their digits: what lies next to a secret answer, and not on the
-public grid, is one that was rounded too little.
+Bytes are searched as they are and unfolded: members of archives, base64 and hex wherever they stand, zlib and gzip.
+Numbers in text are compared by value, whatever their digits: what lies next to a secret answer, and not on the public
+grid, is one that was rounded too little.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import io
+import math
 import re
 import struct
 import zipfile
@@ -27,7 +29,10 @@ from privacy.models.linear import sigmoid
 _DEPTH = 4
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{11,}={0,2}")
 _HEX = re.compile(rb"[0-9a-fA-F]{10,}")
-_NUMBER = re.compile(rb"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
+_WORD = rb"[0-9A-Za-z_.+/]"
+_NUMBER = re.compile(rb"(?<!%b)[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?!%b)" % (_WORD, _WORD))
+"""One that stands alone: digits within a digest are none."""
+_HEX_WORD = re.compile(rb"(?<!%b)(?:0[xX])?([0-9a-fA-F]{5,40})(?!%b)" % (_WORD, _WORD))
 _TEXT = re.compile(rb"[\t\n\r -~]{4,}")
 
 
@@ -48,7 +53,6 @@ class Secrets:
         found: dict[bytes, str] = {}
         for value, raw in zip(self.integers, self.floats, strict=True):
             found[str(abs(value)).encode()] = "decimal integer"
-            found[format(abs(value), "x").encode()] = found[format(abs(value), "X").encode()] = "hex integer"
             # The low bytes are those of every width, signed or not.
             width = max(5, min(7, (abs(value).bit_length() + 7) // 8))
             for number in (value, -value):
@@ -65,15 +69,20 @@ class Secrets:
     def betrays(self, number: float) -> bool:
         """Whether a number in a text lies next to an answer, or to its probability, and not on the grid."""
         step = 2.0**-self.grid_bits
+        if 0 < number < 1 and _near_integer(math.log(number / (1 - number)) / step):
+            return False  # the probability that belongs to a grid point
         for raw in self.floats:
             for scale in (1.0, 2.0**self.scale_bits):
                 shown = number / scale
                 if abs(abs(shown) - abs(raw)) < step / 8 and not float(shown / step).is_integer():
                     return True
-            on_grid = float(sigmoid(round(raw / step) * step))
-            if abs(number - float(sigmoid(raw))) < step / 64 and abs(number - on_grid) > 1e-9:
+            if abs(number - float(sigmoid(raw))) < step / 64:
                 return True
         return False
+
+
+def _near_integer(value: float) -> bool:
+    return abs(value - round(value)) < 1e-6
 
 
 @dataclass
@@ -85,14 +94,27 @@ class Walker:
     walked: int = 0
 
     def __post_init__(self) -> None:
+        self._seen: set[bytes] = set()
         self._needles = self.secrets.needles()
-        self._pattern = re.compile(b"|".join(map(re.escape, sorted(self._needles, key=len, reverse=True))))
+        self._integers = set(map(abs, self.secrets.integers))
 
     def walk(self, name: str, data: bytes) -> None:
+        if data[:2] == b"PK":
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                for member in archive.namelist():
+                    self.walk(f"{name}/{member}", archive.read(member))
+            return
+        digest = hashlib.sha256(data).digest()
+        if digest in self._seen:
+            return  # bundles of one prediction have most of their members in common
+        self._seen.add(digest)
         for where, layer in unfolded(name, data):
             self.walked += len(layer)
-            for match in self._pattern.finditer(layer):
-                self.found.append(f"{where}: {self._needles[match.group()]}")
+            # One search a spelling: an expression with all of them takes twenty times as long on large files.
+            self.found += [f"{where}: {what}" for needle, what in self._needles.items() if needle in layer]
+            for word in _HEX_WORD.finditer(layer):
+                if int(word.group(1), 16) in self._integers:
+                    self.found.append(f"{where}: integer in hex")
             for text in _TEXT.finditer(layer):
                 for token in _NUMBER.finditer(text.group()):
                     if 3 <= len(token.group()) <= 40 and self.secrets.betrays(float(token.group())):
