@@ -90,7 +90,7 @@ class Health(BaseModel):
 
     model_config = _example(
         status="ok",
-        version="0.3.0",
+        version="0.4.0",
         origin="localhost/sealproof",
         log_key="localhost/sealproof+1a2b3c4d+AQ...",
         server_party=0,

@@ -125,7 +125,7 @@ def tell(path: Path, found: VerifiedDisclosure, asked: AskedRequest, as_json: bo
         if fact.error:
             out.print(f"    of an encrypted answer, within {rounded_up(fact.error)} of the committed model's")
     for question, granted in missing:
-        why = "granted, but not answered" if granted else "not granted"
+        why = "granted, but not answered here" if granted else "not granted"
         out.print(f"  NOT ANSWERED ({why}): {one_line(question_in_words(question, _model(found)))}", soft_wrap=True)
     out.print(
         f"VERIFIED {one_line(str(path))}: model {body.name} {body.version} of {found.prediction.owner.name}; shown at "

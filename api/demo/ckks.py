@@ -164,10 +164,11 @@ def _compare(
     if worst > bound:
         raise RuntimeError(f"an answer is off by {worst}, the attestation promises {bound}")
     row = exposure[0]
+    on_grid = scores.raw.on_grid(scores.grid_bits)[:, 0]  # of what is shown to people, nothing is finer
     shown = [
         PatientRow(
             scores.ids[i],
-            float(answers[i]),
+            float(on_grid[i]),
             study.reading(float(scores.values[i, 0])),
             float(plain[i]),
             study.truth_text(i),
@@ -187,8 +188,8 @@ def _compare(
         steps=steps,
         checks=[(c["name"], c["shows"], c["seconds"]) for c in verdict["checks"]],
         sample=shown,
-        scores=[(float(a), bool(t)) for a, t in zip(answers, study.truth, strict=True)] if study.classifies else [],
-        pairs=[] if study.classifies else [(float(a), float(t)) for a, t in zip(answers, study.truth, strict=True)],
+        scores=[(float(a), bool(t)) for a, t in zip(on_grid, study.truth, strict=True)] if study.classifies else [],
+        pairs=[] if study.classifies else [(float(a), float(t)) for a, t in zip(on_grid, study.truth, strict=True)],
         exposure=(
             f"These answers released {row['released_bits']:,.0f} bits about a model of {row['model_bits']:,}: a clinic "
             "that combines this many answers of a linear model can work out its weights, and the owner is told so "

@@ -237,7 +237,7 @@ class _Story:
     def _compare(self, study: JointStudy, published: _Published, found: _Predicted) -> JointModelReport:
         """Answers against the integers of the committed model, the float model and the truth."""
         few, model, scores = study.study, published.model, found.scores
-        answers, plain = scores.raw.reveal_raw()[:, 0], model.plain(few.cohort.values)[:, 0]
+        answers, plain = scores.raw.on_grid(scores.grid_bits)[:, 0], model.plain(few.cohort.values)[:, 0]
         worst = self._check(study, model, scores)
         (row,) = self._server.exposure(self._clinic.name, published.entry.reference.index)
         proof = sum(proof.size for proof in _joint(scores).prediction.body.proofs)

@@ -116,9 +116,9 @@ def choosing() -> str:
             f"linear {linear[0]} bits, {linear[1]}; 30-16-1 {network[0]} bits, {network[1]}",
         ],
         [
-            "showing one answer to somebody else",
-            "not in this release",
-            "its value, an interval or a threshold, proven to whoever asked",
+            "showing an answer to somebody who asked",
+            "an interval or a threshold, of one or many patients in one proof",
+            "an interval or a threshold, or all of it, each in a proof of its own",
         ],
         _cohort(),
         _single(),

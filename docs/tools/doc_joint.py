@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 
+from doc_consent import ConsentExample, add_consent_entries
 from doc_seeds import PLACEHOLDER, WHEN, hex_lines, point, seed, signing_key
 
 from api import entries
@@ -13,7 +14,6 @@ from api.entries import Reference
 from api.joint_binding import joint_predicate, network_entry
 from api.mpc.handshake import MAGIC, certificate_of
 from privacy import attestation
-from privacy.attestation_disclosure import Disclosed, sign_disclosure
 from privacy.models.network import Dense, Network
 from privacy.models.network_certificate import network_statement
 from privacy.models.network_quantise import CommittedLayer, quantise_network
@@ -23,10 +23,11 @@ from privacy.mpc.dealer import BinaryTriple, FieldProducts, MatrixTriple, encode
 from privacy.mpc.joint_proof import answers_digest
 from privacy.mpc.params import mpc_parameters
 
-__all__ = ["PARTS", "add_joint_entries", "joint_payload", "network", "signed_disclosure"]
+__all__ = ["PARTS", "add_joint_entries", "joint_payload", "network"]
 
-Add = Callable[[str, entries.Body, int, str], Reference]
-"""Log an entry of the examples: name, body, index of its author's entry, name of its author's key."""
+Add = Callable[[str, entries.Body, int | None, str], Reference]
+"""Log an entry of the examples: name, body, index of its author's entry (None for a party), name of its author's key.
+"""
 
 PARAMS = mpc_parameters("mpc-64")
 RECORDS = tuple(point(f"C_x of patient {patient}") for patient in range(2))
@@ -57,8 +58,9 @@ def add_joint_entries(
     schema: Schema,
     head: Callable[[], tuple[int, bytes]],
     parties: Mapping[str, int],
-) -> None:
-    """Log one entry of each kind. `log` is what `add` appends to, `head` its size and root, `parties` by role."""
+) -> ConsentExample:
+    """Log one entry of each kind; returns what stands behind those about consent. `log` is what `add` appends to,
+    `head` its size and root, `parties` by role."""
     server, clinic, owner = (parties[role] for role in ("server", "clinic", "owner"))
     body = _network_body(schema)
     published = add("network", body, owner, "example owner")
@@ -95,11 +97,11 @@ def add_joint_entries(
         server,
         "example server",
     )
-    statement = hashlib.sha256(signed_disclosure(log, prediction.index)).digest()
-    add("disclosure", entries.Disclosure(prediction, statement, proof), clinic, "example-clinic")
+    consent = add_consent_entries(log, add, prediction, clinic, ANSWERS[1], HANDLES)
     both = Reference.to(clinic, log[clinic]), Reference.to(owner, log[owner])
     broken = add("suspension", entries.Suspension(*both, seed("another session"), REASON), owner, "example owner")
     add("clearance", entries.Clearance(broken), owner, "example owner")
+    return consent
 
 
 def joint_payload(log: Sequence[bytes], index: int) -> bytes:
@@ -112,31 +114,6 @@ def joint_payload(log: Sequence[bytes], index: int) -> bytes:
         log.__getitem__, index, prediction, model, issued_at=WHEN, request_nonce=seed("request nonce")
     )
     return attestation.encode_statement(said)
-
-
-def signed_disclosure(log: Sequence[bytes], index: int) -> bytes:
-    """The envelope in which the examples' clinic says that patient 1 of prediction `index` reaches 0.5."""
-    prediction = entries.decode_entry(log[index]).body
-    assert isinstance(prediction, entries.JointPrediction)
-    disclosed = Disclosed(
-        prediction=attestation.LedgerReference.to(index, log[index]),
-        scheme="mpc",
-        kind="threshold",
-        patient=1,
-        output=0,
-        answer=ANSWERS[1],
-        value=1 << (prediction.grid_bits - 1),
-        tolerance=0,
-        scale_bits=prediction.answer_scale_bits,
-        grid_bits=prediction.grid_bits,
-        record_id=HANDLES.ids[1],
-        salt=HANDLES.salts[1],
-        path=tuple(HANDLES.path(1)),
-        recipient_nonce=seed("recipient nonce"),
-        proof=Disclosed.proof_reference(PLACEHOLDER),
-        issued_at=WHEN,
-    )
-    return sign_disclosure(disclosed, signing_key("example-clinic"))
 
 
 # -- between processes ------------------------------------------------------------------------------------------------

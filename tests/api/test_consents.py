@@ -136,7 +136,18 @@ def test_one_request_that_cannot_be_read_hides_no_other(
         digest = server.put_blob(box)
         reference = server.append(consumer.identity.sign(Request(party, bytes([number] * 32), digest)))
         bad.append(reference.index)
-    rows = {request.index: request for request in told.clinic.incoming()}
+    with monkeypatch.context() as patch:
+        honest = Server.blob
+
+        def blob(server: Server, digest: bytes) -> bytes:
+            if digest == lost:
+                raise ServerRefused(404, "not_found", None, "no such blob", "")
+            return honest(server, digest)
+
+        lost = body(told, bad[0]).box
+        patch.setattr(Server, "blob", blob)
+        rows = {request.index: request for request in told.clinic.incoming()}
+        assert "no such blob" in str(rows[bad[0]].problem)
     assert rows[good.index].document == good.document
     for index in bad:
         assert rows[index].document is None

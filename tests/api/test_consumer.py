@@ -221,8 +221,6 @@ def test_a_request_may_be_about_one_prediction_or_one_cohort(told: Story, tmp_pa
         told.clinic.name, [told.question(other)], purpose=PURPOSE, model="heart 1", records=records
     )
     assert asked.document.scope.records == told.records.reference
-    told.clinic.disclose(told.clinic.grant(asked.index).index, told.bundle)
-    told.consumer.collect(asked, tmp_path / "other.sealproof")
 
 
 def test_a_clinic_without_a_mailbox_is_handed_the_request(

@@ -91,7 +91,7 @@ def test_many_patients_from_a_file_and_what_was_left_out(shell: Shell, clinic: C
     held = clinic.grant(asked["request"], only=["p-1", "p-3"])
     clinic.disclose(held.index, records=["p-3"])
     out, _ = shell("consumer", "collect", str(asked["request"]), "--save", "some.sealproof")
-    assert "  NOT ANSWERED (granted, but not answered): what is disease of record 'p-1', to within 0.25?\n" in out
+    assert "  NOT ANSWERED (granted, but not answered here): what is disease of record 'p-1', to within 0.25?\n" in out
     assert "  NOT ANSWERED (not granted): what is disease of record 'p-2', to within 0.25?\n" in out
     told = shell.json("consumer", "verify", "some.sealproof")
     assert [(one["granted"], "p-1" in one["question"]) for one in told["unanswered"]] == [(True, True), (False, False)]
