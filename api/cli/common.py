@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from api.client.questions import Kind
 from api.client.session import log_errors
 from api.client.transport import Server, ServerError
 from api.client.trust import TrustedLog, TrustStore, parse_trust
@@ -37,6 +38,7 @@ __all__ = [
     "ProgressCallback",
     "err",
     "exit_code",
+    "kind_asked",
     "log_key_text",
     "model_argument",
     "nonce_bytes",
@@ -185,6 +187,13 @@ def nonce_bytes(text: str) -> bytes:
     if len(nonce) != 32:
         raise UsageError(f"a nonce has 32 bytes (64 hex digits), got {len(nonce)}; make one: sealproof consumer nonce")
     return nonce
+
+
+def kind_asked(at_least: float | None, odds: float | None, exact: bool, whole: bool) -> Kind:
+    """What the options of a question say is to be shown. Raises UsageError unless it is one thing."""
+    if (at_least is not None or odds is not None) + exact + whole != 1:
+        raise UsageError("ask one thing: --at-least NUMBER (or --odds NUMBER), --exact, or --open")
+    return "exact" if exact else "open" if whole else "threshold"
 
 
 def model_argument(text: str) -> str | int:

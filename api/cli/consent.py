@@ -7,11 +7,11 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from api.cli.common import Folder, Json, model_argument, nonce_bytes, out, print_json, progress
+from api.cli.common import Folder, Json, kind_asked, model_argument, nonce_bytes, out, print_json, progress
 from api.client.clinic import Clinic, HeldGrant, IncomingRequest
 from api.client.consents import Reason
 from api.client.disclosure import DEFAULT_CAP
-from api.client.questions import Kind, question_in_words, question_of
+from api.client.questions import question_in_words, question_of
 from api.consent import Question, Scope
 from privacy.errors import UsageError
 
@@ -123,7 +123,7 @@ def grant(
                 question_of(
                     about,
                     one,
-                    kind=_kind(at_least, odds, exact, whole),
+                    kind=kind_asked(at_least, odds, exact, whole),
                     threshold=at_least,
                     odds=odds,
                     tolerance=tolerance,
@@ -270,12 +270,6 @@ def _questions(clinic: Clinic, scope: Scope, questions: tuple[Question, ...]) ->
         {"record": question.record, "kind": question.kind, "asks": question_in_words(question, model)}
         for question in questions
     ]
-
-
-def _kind(at_least: float | None, odds: float | None, exact: bool, whole: bool) -> Kind:
-    if (at_least is not None or odds is not None) + exact + whole != 1:
-        raise UsageError("say what is shown: --at-least (or --odds), --exact, or --open")
-    return "exact" if exact else "open" if whole else "threshold"
 
 
 COMMANDS = (requests, grant, refuse, revoke_grant, disclose)

@@ -12,6 +12,7 @@ from api.cli.common import (
     Folder,
     Json,
     LogKey,
+    kind_asked,
     log_key_text,
     model_argument,
     out,
@@ -20,7 +21,7 @@ from api.cli.common import (
 )
 from api.cli.consumer_told import print_state, refuse, state_json, tell
 from api.client.consumer import Consumer
-from api.client.questions import Kind, question_in_words, question_of
+from api.client.questions import question_in_words, question_of
 from privacy.errors import DecodeError, UsageError, VerificationFailed
 from privacy.private_files import read_limited
 
@@ -106,7 +107,7 @@ def request(
     Run it again after a crash: the same request that nobody has answered yet is not made twice.
     Example: sealproof consumer request st-anna --model heart --record p7 --at-least 0.7 --purpose "life insurance 4711"
     """
-    kind = _kind(at_least, odds, exact, whole)
+    kind = kind_asked(at_least, odds, exact, whole)
     ids = _record_ids(record, records_file)
     with Consumer.open(folder) as consumer, progress(quiet=as_json) as report:
         if model is None and prediction is None:
@@ -254,20 +255,6 @@ def nonce(as_json: Json = False) -> None:
 
 
 # -- what is asked ----------------------------------------------------------------------------------------------------
-
-
-def _kind(at_least: float | None, odds: float | None, exact: bool, whole: bool) -> Kind:
-    """What is asked; `question_of` checks the rest."""
-    chosen: list[Kind] = []
-    if at_least is not None or odds is not None:
-        chosen.append("threshold")
-    if exact:
-        chosen.append("exact")
-    if whole:
-        chosen.append("open")
-    if len(chosen) != 1:
-        raise UsageError("ask one thing: --at-least NUMBER (or --odds NUMBER), --exact, or --open")
-    return chosen[0]
 
 
 def _record_ids(record: list[str] | None, records_file: Path | None) -> list[str]:

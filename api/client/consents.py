@@ -22,7 +22,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final, Literal
 
-from api.client.delivery import REQUEST_BOX
+from api.client.delivery import REQUEST_BOX, unpack_request
 from api.client.questions import check_question
 from api.client.session import LocatedModel, Session, load_reference
 from api.client.submitted_records import submitted_records
@@ -168,7 +168,7 @@ class Consents:
         if len(sealed) > MAX_REQUEST_BOX_BYTES:
             raise DecodeError("request", f"a box of {len(sealed)} bytes holds none")
         data = open_sealed(sealed, mailbox, purpose=REQUEST_BOX, context=self._party.leaf)
-        return self._keep(registry, logged, RequestDocument.decode(data))
+        return self._keep(registry, logged, RequestDocument.decode(unpack_request(data)))
 
     def _keep(self, registry: Registry, logged: Logged[Request], document: RequestDocument) -> RequestDocument:
         self._checked(registry, logged, document)
@@ -345,7 +345,8 @@ class Consents:
         mine = {found.reference: found.handles.ids for found in submitted_records(self._session.folder)}
         reference, records = scope.model, scope.records
         if scope.prediction is not None:
-            found, entry = self._session.fetch(scope.prediction.index)
+            with _looked_up(scope.prediction):
+                found, entry = self._session.fetch(scope.prediction.index)
             if found != scope.prediction or not isinstance(entry.body, Prediction | JointPrediction):
                 raise UsageError(f"entry {scope.prediction.index} is not the prediction that is meant")
             reference, records = entry.body.model, entry.body.records
@@ -353,7 +354,8 @@ class Consents:
             raise UsageError(f"entry {records.index} is no cohort of this clinic, and the question is about that")
         if reference is None:
             raise UsageError("the scope names neither a prediction nor a model")
-        model = self._session.model(reference.index)
+        with _looked_up(reference):
+            model = self._session.model(reference.index)
         if model.reference != reference:
             raise UsageError(f"entry {reference.index} is not the model that is meant")
         return model, {name for at, names in mine.items() if records in (None, at) for name in names}
@@ -379,6 +381,17 @@ class Consents:
 
     def _kept(self, index: int) -> Path:
         return private_folder(self._session.folder / "requests-in") / f"{index}.json"
+
+
+@contextmanager
+def _looked_up(reference: Reference) -> Iterator[None]:
+    """A consumer names what it likes: what the server does not have is a bad question, and no failure of the server."""
+    try:
+        yield
+    except ServerRefused as error:
+        if error.status not in (404, 422):
+            raise
+        raise UsageError(f"entry {reference.index} is not on the ledger, and the question is about that") from error
 
 
 def _state(registry: Registry, request: Reference) -> tuple[State, tuple[int, ...]]:

@@ -33,7 +33,7 @@ from api.client.asked import Asked, AskedRequest, RequestState, state_of
 from api.client.asking import clinic_on, model_of_prediction, scope_of
 from api.client.audit import verify_bundle
 from api.client.collecting import chosen, fetch_delivery, nonce_in, publish
-from api.client.delivery import REQUEST_BOX
+from api.client.delivery import REQUEST_BOX, pack_request
 from api.client.disclosure_bundle import write_disclosure_bundle
 from api.client.model_folder import kept
 from api.client.questions import check_question
@@ -157,7 +157,7 @@ class Consumer:
             write_private(Path(save), document.encode())
         digest = None
         if mailbox is not None:
-            context, data = party.reference.leaf, document.encode()
+            context, data = party.reference.leaf, pack_request(document.encode())
             box = kept(folder / "box", lambda: seal(data, mailbox, purpose=REQUEST_BOX, context=context))
             digest = self._session.server.put_blob(box)
         reference = self._session.log_once(Request(party.reference, document.digest, digest), folder, "request")

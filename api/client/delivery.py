@@ -1,13 +1,14 @@
 """What travels sealed between a consumer and a clinic, in blobs of a server that reads neither.
 
-    request box    a `RequestDocument`, sealed for the clinic's mailbox; context: leaf hash of the clinic's party entry
+    request box    a `RequestDocument` and zeros to a multiple of 4 KiB, sealed for the clinic's mailbox; context: leaf
+                   hash of the clinic's party entry
     delivery box   what a disclosure shows, sealed for the consumer's mailbox; context: leaf hash of the grant entry
 
     delivery       "sealproof/delivery/v1\\n", then statement, proof and grant, each 4 bytes of length (little-endian)
                    and the bytes; zeros to a multiple of 16 KiB
 
 The statement is the signed envelope, the grant its document in the clear. Everybody sees how large a box is: the zeros
-keep that from telling small answers of different kinds apart.
+keep that from telling small answers or questions of different kinds, or about ids of different lengths, apart.
 """
 
 from __future__ import annotations
@@ -20,7 +21,16 @@ from privacy.dsse import MAX_ENVELOPE_BYTES
 from privacy.errors import DecodeError, UsageError
 from privacy.zk.wire import Reader
 
-__all__ = ["DELIVERY_BOX", "MAX_PROOF_BYTES", "REQUEST_BOX", "Delivery", "pack_delivery", "unpack_delivery"]
+__all__ = [
+    "DELIVERY_BOX",
+    "MAX_PROOF_BYTES",
+    "REQUEST_BOX",
+    "Delivery",
+    "pack_delivery",
+    "pack_request",
+    "unpack_delivery",
+    "unpack_request",
+]
 
 REQUEST_BOX: Final = b"sealproof/request-box/v1\n"
 DELIVERY_BOX: Final = b"sealproof/delivery-box/v1\n"
@@ -29,6 +39,7 @@ MAX_PROOF_BYTES: Final = 1 << 23
 _WHAT: Final = "delivery"
 _TAG: Final = b"sealproof/delivery/v1\n"
 _STEP: Final = 1 << 14
+_REQUEST_STEP: Final = 1 << 12
 _LIMITS: Final = {"statement": MAX_ENVELOPE_BYTES, "proof": MAX_PROOF_BYTES, "grant": MAX_DOCUMENT_BYTES}
 
 
@@ -39,6 +50,16 @@ class Delivery:
     statement: bytes = field(repr=False)
     proof: bytes = field(repr=False)
     grant: bytes = field(repr=False)
+
+
+def pack_request(document: bytes) -> bytes:
+    """The bytes to seal of a request in the clear."""
+    return document + bytes(-len(document) % _REQUEST_STEP)
+
+
+def unpack_request(data: bytes) -> bytes:
+    """The request in the clear, which does not end in zeros. The ledger names its digest, and so no other."""
+    return data.rstrip(b"\0")
 
 
 def pack_delivery(statement: bytes, proof: bytes, grant: bytes) -> bytes:

@@ -181,6 +181,10 @@ def _box(folder: Path, mailbox: bytes, held: HeldGrant, parts: tuple[bytes, byte
     return kept(folder / "box", lambda: seal(pack_delivery(*parts), mailbox, purpose=DELIVERY_BOX, context=context))
 
 
+class _NotReached(UsageError):
+    """A threshold that the answer does not reach."""
+
+
 class _Teller:
     """What is said of the answers of one prediction under one grant; only while the clinic's consents are locked."""
 
@@ -205,12 +209,16 @@ class _Teller:
     def make(self, folder: Path, questions: Sequence[Question]) -> None:
         """Say it, prove it and sign it. Raises UsageError for what is not true or may not be said."""
         issued_at = timestamp()  # when the grant was found to hold; proving takes a while
-        answers = tuple(self._answer(question) for question in questions)
+        try:
+            answers = tuple(self._answer(question) for question in questions)
+        except _NotReached:
+            # That nothing is shown tells of the key what something that is shown would.
+            self._count(folder, 1)
+            raise
         prove = self._prover(answers)  # what nobody can state is refused before it is said
         for question, answer in zip(questions, answers, strict=True):
             self._check_said(question, answer)
-        if isinstance(self._verified, VerifiedPrediction):
-            self._count(folder, len(answers))
+        self._count(folder, len(answers))
         for question, answer in zip(questions, answers, strict=True):
             self._say(question, answer)
         proof = prove()
@@ -268,7 +276,8 @@ class _Teller:
         return hashlib.sha256(self._verified.answer(patient, output)).digest()
 
     def _value(self, question: Question, patient: int) -> int:
-        """What is true of the answer: that it reaches the threshold, its nearest grid point, or all of it."""
+        """What is true of the answer: that it reaches the threshold, the nearest point of a grid as coarse as the
+        tolerance, or all of it."""
         raw, place = self._opened.scores.raw, (patient, question.output, self._grid)
         if question.kind == "open":
             return self._opening(patient, question.output, question.versus).z
@@ -277,9 +286,9 @@ class _Teller:
             said = self._said(question, patient)
             if said is not None and (said[0], said[2]) == (question.output, question.tolerance):
                 return said[1]  # which is still true, but for a bug: else there is no proof
-            return raw.nearest(*place, question.versus)
+            return raw.nearest(*place, question.versus, question.tolerance)
         if not raw.reaches(*place, question.value, question.versus):
-            raise UsageError(
+            raise _NotReached(
                 f"the answer about record {question.record!r} does not reach this threshold: there is nothing to "
                 "prove. Disclose the others (records, --record), or refuse the request"
             )
@@ -354,7 +363,9 @@ class _Teller:
         self._check_said(question, answer)
 
     def _count(self, folder: Path, answers: int) -> None:
-        """Count these answers of this key, once. Raises UsageError if they are more than the cap allows."""
+        """Count these answers of an encrypted prediction's key, once. Raises UsageError for more than the cap."""
+        if not isinstance(self._verified, VerifiedPrediction):
+            return
         path, name = self._key.path("shown.json"), hashlib.sha256(folder.name.encode()).digest()
         counted: tuple[_Counted, ...] = ()
         if path.exists():

@@ -9,13 +9,14 @@ import math
 from fractions import Fraction
 from typing import Final, Literal, get_args
 
+from api.client.figures import decimal, rounded_down, times_as_likely
 from api.client.session import LocatedModel
 from api.consent import Question
 from api.entries import Model
 from privacy.errors import UsageError
 from privacy.models.linear import Link, raw_threshold, sigmoid
 
-__all__ = ["Kind", "check_question", "decimal", "link_of", "output_names", "question_in_words", "question_of"]
+__all__ = ["Kind", "check_question", "link_of", "output_names", "question_in_words", "question_of"]
 
 Kind = Literal["threshold", "exact", "open"]
 
@@ -123,22 +124,11 @@ def _meaning(question: Question, model: LocatedModel) -> str | None:
     """What a threshold means to people. Rounded down, so that "at least" stays true."""
     link, raw = link_of(model, question.output), question.value / 2**model.body.grid_bits
     if question.versus is None:
-        return f"a probability of at least {_down(float(sigmoid(raw)))}" if link == "logit" else None
+        return f"a probability of at least {rounded_down(float(sigmoid(raw)))}" if link == "logit" else None
     if link != "softmax" or raw > math.log(_MAX_ODDS):
         return None
     names = output_names(model)
-    return f"{names[question.output]} at least {_down(math.exp(raw))} times as likely as {names[question.versus]}"
-
-
-def decimal(value: int, bits: int) -> str:
-    """value / 2^bits, every digit of it: a decimal of the library would be rounded to 28."""
-    digits = str(abs(value) * 5**bits).rjust(bits + 1, "0")
-    whole, part = digits[: len(digits) - bits], digits[len(digits) - bits :].rstrip("0")
-    return ("-" if value < 0 else "") + whole + (f".{part}" if part else "")
-
-
-def _down(number: float) -> str:
-    return f"{math.floor(number * 10_000) / 10_000:.4f}"
+    return f"{names[question.output]} at least {times_as_likely(raw)} times as likely as {names[question.versus]}"
 
 
 def _link(model: LocatedModel, output: int, versus: int | None) -> Link:

@@ -43,10 +43,13 @@ class RawAnswers:
         """Patients and outputs."""
         return len(self._values), self._outputs
 
-    def nearest(self, patient: int, output: int, grid_bits: int, versus: int | None = None) -> int:
-        """The grid point that is nearest, in steps of 2^-grid_bits."""
-        step = self._step(grid_bits)
-        return (self._answer(patient, output, versus) + step // 2) // step
+    def nearest(self, patient: int, output: int, grid_bits: int, versus: int | None = None, tolerance: int = 1) -> int:
+        """The grid point that is nearest, in steps of 2^-grid_bits; of those that are multiples of `tolerance`.
+
+        Whoever is told an answer to within so many steps would learn more of it from a point of the whole grid.
+        """
+        step = self._step(grid_bits) * tolerance
+        return (self._answer(patient, output, versus) + step // 2) // step * tolerance
 
     def reaches(self, patient: int, output: int, grid_bits: int, steps: int, versus: int | None = None) -> bool:
         """Whether the answer is at least `steps` grid steps."""

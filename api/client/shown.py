@@ -3,12 +3,12 @@ consent."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import InitVar, dataclass, field
 from fractions import Fraction
 from typing import Literal
 
 from api.binding import Located
+from api.client.figures import decimal, rounded_down, times_as_likely
 from api.client.joint_prediction import VerifiedJointPrediction
 from api.client.prediction import VERIFIED, Check, VerifiedPrediction
 from api.consent import GrantDocument
@@ -17,9 +17,6 @@ from privacy.errors import UsageError
 from privacy.models.linear import sigmoid
 
 __all__ = ["ShownFact", "VerifiedConsent", "VerifiedDisclosure"]
-
-_LARGEST_EXPONENT = 700
-"""exp of more is no float."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +51,12 @@ class ShownFact:
     @property
     def in_words(self) -> str:
         """What is said of the answer, with exact decimals."""
-        value = _decimal(self.value, self._bits)
+        value = decimal(self.value, self._bits)
         if self.kind == "threshold":
             return f"is at least {value}"
         if self.kind == "open":
             return f"is {value} exactly"
-        return f"is {value}, within {_decimal(self.tolerance, self._bits)}"
+        return f"is {value}, within {decimal(self.tolerance, self._bits)}"
 
     @property
     def sentence(self) -> str:
@@ -81,7 +78,7 @@ class ShownFact:
         """What it means as a probability, in words; None unless the answer is one's log-odds."""
         if self.link != "logit" or self.versus is not None:
             return None
-        return f"{self._about}{_rounded_down(float(sigmoid(float(self._least))))}"
+        return f"{self._about}{rounded_down(float(sigmoid(float(self._least))))}"
 
     @property
     def meaning(self) -> str | None:
@@ -90,7 +87,7 @@ class ShownFact:
             return f"which are log-odds: a probability {self.probability}"
         if self.link != "softmax" or self.versus is None:
             return None
-        times = _rounded_down(math.exp(max(-_LARGEST_EXPONENT, min(_LARGEST_EXPONENT, float(self._least)))))
+        times = times_as_likely(float(self._least))
         about = self._about.removeprefix("of ")
         return f"which are log-odds: {self.output_name} is {about}{times} times as likely as {self.versus_name}"
 
@@ -147,15 +144,3 @@ class VerifiedDisclosure:
     def sentence(self) -> str:
         """What is true now, in words."""
         return "; ".join(fact.sentence for fact in self.facts)
-
-
-def _rounded_down(value: float) -> str:
-    # To four digits after the point, so that "at least" stays true.
-    return f"{math.floor(value * 10_000) / 10_000:.4f}"
-
-
-def _decimal(value: int, bits: int) -> str:
-    """value / 2^bits, every digit of it: a decimal of the library would be rounded to 28."""
-    digits = str(abs(value) * 5**bits).rjust(bits + 1, "0")
-    whole, part = digits[: len(digits) - bits], digits[len(digits) - bits :].rstrip("0")
-    return ("-" if value < 0 else "") + whole + (f".{part}" if part else "")

@@ -19,7 +19,7 @@ from privacy import sealed
 from privacy.attestation_parts import LedgerReference
 from privacy.attestation_shown import Shown, ShownAnswer, sign_shown
 
-__all__ = ["ConsentExample", "add_consent_entries", "box_example", "mailbox"]
+__all__ = ["ConsentExample", "add_consent_entries", "box_example", "documents", "mailbox", "shown_envelope"]
 
 Add = Callable[[str, entries.Body, int | None, str], Reference]
 
@@ -68,7 +68,7 @@ def add_consent_entries(
     public = signing_key(CONSUMER).public_key().public_bytes_raw()
     letters = mailbox(CONSUMER).public_key().public_bytes_raw()
     consumer = add("party", entries.Party("consumer", CONSUMER, public, letters), None, CONSUMER)
-    question = Question(handles.ids[1], 0, None, "threshold", 1 << (predicted.grid_bits - 1), 0)
+    question = _question(predicted, handles)
     scope, purpose = Scope(None, predicted.model, predicted.records), "An example."
     request = RequestDocument(
         "sealproof/request/v1",
@@ -97,7 +97,7 @@ def add_consent_entries(
         seed("salt of the grant"),
     )
     granted = add("grant", entries.Grant(asked, grant.digest, UNTIL), clinic, CLINIC)
-    envelope = _shown(log, predicted, prediction, granted, question, answer, handles)
+    envelope = shown_envelope(log, prediction.index, granted.index, answer, handles)
     delivery = pack_delivery(envelope, PLACEHOLDER, grant.encode())
     delivery_box = _box(delivery, CONSUMER, DELIVERY_BOX, granted.leaf)
     statement, proof, box = (hashlib.sha256(data).digest() for data in (envelope, PLACEHOLDER, delivery_box))
@@ -107,16 +107,17 @@ def add_consent_entries(
     return ConsentExample(request, grant, envelope, request_box, delivery_box)
 
 
-def _shown(
-    log: Sequence[bytes],
-    predicted: entries.JointPrediction,
-    prediction: Reference,
-    grant: Reference,
-    question: Question,
-    answer: bytes,
-    handles: RecordHandles,
-) -> bytes:
-    """The envelope in which the examples' clinic says that patient 1 reaches the threshold that was asked for."""
+def _question(predicted: entries.JointPrediction, handles: RecordHandles) -> Question:
+    """Does patient 1 reach 0.5?"""
+    return Question(handles.ids[1], 0, None, "threshold", 1 << (predicted.grid_bits - 1), 0)
+
+
+def shown_envelope(log: Sequence[bytes], index: int, grant: int, answer: bytes, handles: RecordHandles) -> bytes:
+    """The envelope in which the examples' clinic says, under the grant in entry `grant`, that patient 1 of prediction
+    `index` reaches the threshold that was asked for."""
+    predicted = entries.decode_entry(log[index]).body
+    assert isinstance(predicted, entries.JointPrediction)
+    question = _question(predicted, handles)
     said = ShownAnswer(
         patient=1,
         output=question.output,
@@ -130,8 +131,8 @@ def _shown(
         path=tuple(handles.path(1)),
     )
     shown = Shown(
-        prediction=LedgerReference.to(prediction.index, log[prediction.index]),
-        grant=LedgerReference.to(grant.index, log[grant.index]),
+        prediction=LedgerReference.to(index, log[index]),
+        grant=LedgerReference.to(grant, log[grant]),
         scheme="mpc",
         answers=(said,),
         scale_bits=predicted.answer_scale_bits,

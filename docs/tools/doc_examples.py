@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import doc_consent
 import doc_ledger
 import numpy as np
-from doc_joint import add_joint_entries, joint_payload, network, signed_disclosure
+from doc_joint import add_joint_entries, joint_payload, network
 from doc_seeds import ORIGIN, PLACEHOLDER, WHEN, fenced, hex_lines, point, seed, signing_key
 
 from api import entries
@@ -70,7 +71,7 @@ class Example:
     payload: bytes
     envelope: bytes
     joint_payload: bytes
-    disclosure_payload: bytes
+    consent: doc_consent.ConsentExample
 
 
 @cache
@@ -87,7 +88,8 @@ def example() -> Example:
 
     def register(role: str, name: str) -> None:
         public = signing_key(name).public_key().public_bytes_raw()
-        add("party", entries.Party(role, name, public), None, name)  # type: ignore[arg-type]
+        letters = doc_consent.mailbox(name).public_key().public_bytes_raw() if role == "clinic" else None
+        add("party", entries.Party(role, name, public, letters), None, name)  # type: ignore[arg-type]
 
     register("server", "example server")
     register("clinic", "example-clinic")
@@ -122,7 +124,11 @@ def example() -> Example:
             certificate=seed("model certificate"),
             artefact=seed("artefact"),
             card={"purpose": "An example."},
-            statements=(entries.ZeroWeight("zero-weight", 0, 2, seed("zero-weight proof")),),
+            statements=(
+                entries.ZeroWeight("zero-weight", 0, 2, seed("zero-weight proof")),
+                entries.Sign("sign", 0, 0, "non-negative", seed("proof of a sign")),
+                entries.Bounded("bounded", 0, 1, 1 << 22, seed("proof of a bound")),
+            ),
         ),
         owner,
         "example owner",
@@ -172,7 +178,7 @@ def example() -> Example:
         tree = Frontier().extend(map(leaf_hash, log))[0]
         return tree.size, tree.root()
 
-    add_joint_entries(log, add, schema(), present, {"server": server, "clinic": clinic, "owner": owner})
+    consent = add_joint_entries(log, add, schema(), present, {"server": server, "clinic": clinic, "owner": owner})
     joint = names.index("joint-prediction")
     add("approval", doc_ledger.approval(published), owner, "example owner")
 
@@ -210,17 +216,18 @@ def example() -> Example:
         payload=attestation.encode_statement(predicate),
         envelope=attestation.sign_statement(predicate, signing_key("example server")),
         joint_payload=joint_payload(log, joint),
-        disclosure_payload=decode_envelope(signed_disclosure(log, joint)).payload_bytes(),
+        consent=consent,
     )
 
 
 def ledger_entries() -> str:
-    """One entry of each kind, exact bytes."""
-    shown: dict[str, str] = {}
+    """One entry of each kind, exact bytes; of parties one without and one with a mailbox."""
+    shown: dict[tuple[str, bool], str] = {}
     for index, (name, data) in enumerate(zip(example().names, example().entries, strict=True)):
-        if name not in shown:
+        form = name, name == "party" and b'"mailbox"' in data
+        if form not in shown:
             title = f"`sealproof/{name}/v1`, entry {index}, {len(data)} bytes, leaf hash `{leaf_hash(data).hex()}`:"
-            shown[name] = f"{title}\n\n{fenced('json', data)}"
+            shown[form] = f"{title}\n\n{fenced('json', data)}"
     return "\n\n".join(shown.values())
 
 
@@ -251,7 +258,17 @@ def joint_statement() -> str:
 
 def disclosure_statement() -> str:
     """What the examples' clinic signs when it discloses an answer of it."""
-    return fenced("json", example().disclosure_payload)
+    return fenced("json", decode_envelope(example().consent.envelope).payload_bytes())
+
+
+def consent_documents() -> str:
+    """What the examples' consumer asks, and what the clinic consents to."""
+    return doc_consent.documents(example().consent)
+
+
+def sealed_boxes() -> str:
+    """How both travel."""
+    return doc_consent.box_example(example().consent)
 
 
 def schema_json() -> str:
@@ -324,6 +341,8 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "statement": statement,
     "joint-statement": joint_statement,
     "disclosure-statement": disclosure_statement,
+    "consent-documents": consent_documents,
+    "sealed-boxes": sealed_boxes,
     "schema": schema_json,
     "model": model_json,
     "network-model": network_json,

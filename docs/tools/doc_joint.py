@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 
-from doc_consent import ConsentExample, add_consent_entries
+from doc_consent import ConsentExample, add_consent_entries, shown_envelope
 from doc_seeds import PLACEHOLDER, WHEN, hex_lines, point, seed, signing_key
 
 from api import entries
@@ -23,7 +23,7 @@ from privacy.mpc.dealer import BinaryTriple, FieldProducts, MatrixTriple, encode
 from privacy.mpc.joint_proof import answers_digest
 from privacy.mpc.params import mpc_parameters
 
-__all__ = ["PARTS", "add_joint_entries", "joint_payload", "network"]
+__all__ = ["PARTS", "add_joint_entries", "joint_payload", "network", "signed_disclosure"]
 
 Add = Callable[[str, entries.Body, int | None, str], Reference]
 """Log an entry of the examples: name, body, index of its author's entry (None for a party), name of its author's key.
@@ -114,6 +114,12 @@ def joint_payload(log: Sequence[bytes], index: int) -> bytes:
         log.__getitem__, index, prediction, model, issued_at=WHEN, request_nonce=seed("request nonce")
     )
     return attestation.encode_statement(said)
+
+
+def signed_disclosure(log: Sequence[bytes], index: int) -> bytes:
+    """The envelope in which the examples' clinic says that patient 1 of prediction `index` reaches 0.5."""
+    kinds = [entries.decode_entry(data).body.KIND for data in log]
+    return shown_envelope(log, index, kinds.index(entries.Grant.KIND), ANSWERS[1], HANDLES)
 
 
 # -- between processes ------------------------------------------------------------------------------------------------

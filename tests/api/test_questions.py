@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from api.binding import Located
-from api.client.questions import check_question, decimal, question_in_words, question_of
+from api.client.figures import decimal
+from api.client.questions import check_question, question_in_words, question_of
 from api.client.session import LocatedModel
 from api.consent import Question
 from api.entries import Model, ModelOutput, Network, NetworkLayer, Reference
