@@ -259,9 +259,10 @@ def _told(clinic: Clinic, request: IncomingRequest) -> dict[str, Any]:
 def _about(clinic: Clinic, scope: Scope) -> str:
     if scope.prediction is not None:
         return f"the prediction in entry {scope.prediction.index}"
-    body = clinic.asked_model(scope).body
+    model = clinic.asked_model(scope)
     cohort = "" if scope.records is None else f" on the records in entry {scope.records.index}"
-    return f"any prediction of {body.name} {body.version}{cohort}"
+    # Owners share no names: somebody else's model may be called the same.
+    return f"any prediction of {model.body.name} {model.body.version} (entry {model.reference.index}){cohort}"
 
 
 def _questions(clinic: Clinic, scope: Scope, questions: tuple[Question, ...]) -> list[dict[str, Any]]:

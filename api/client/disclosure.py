@@ -126,8 +126,8 @@ def disclose(
     `key` is that of an encrypted prediction. Whoever repeats it after a crash shows the same, and nothing twice.
 
     Raises:
-        VerificationFailed: `consent.expired`, `consent.revoked`, `consent.scope`, and what a server shows that does not
-            hold.
+        VerificationFailed: `consent.expired`, `consent.revoked` (also of records that the clinic has withdrawn),
+            `consent.scope`, and what a server shows that does not hold.
         UsageError: a threshold that is not reached; something else of the kind was said about an answer before; the cap
             of the key is reached; nobody would get it. Nothing was sent then.
         DecodeError, ServerError.
@@ -138,6 +138,11 @@ def disclose(
         consents.check_held(held, registry)
         about = (verified.prediction.reference, verified.records.reference, verified.model.reference)
         check_within(held.document, *about, questions)
+        withdrawn = registry.revocation(verified.records.reference)
+        if withdrawn is not None:
+            raise VerificationFailed(
+                "consent.revoked", f"entry {withdrawn} has withdrawn the records of this prediction"
+            )
         consumer = _consumer(held, registry)
         if path is None and (consumer is None or consumer.mailbox is None):
             raise UsageError("the recipient has no mailbox, so a file must be written for it (path, --save)")
@@ -290,7 +295,8 @@ class _Teller:
         if not raw.reaches(*place, question.value, question.versus):
             raise _NotReached(
                 f"the answer about record {question.record!r} does not reach this threshold: there is nothing to "
-                "prove. Disclose the others (records, --record), or refuse the request"
+                "prove. Disclose the others (records, --record), or refuse the request. Whoever asked sees that "
+                "nothing is shown: with a lower threshold that is reached it would have the answer between the two"
             )
         return question.value
 

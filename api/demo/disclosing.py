@@ -43,7 +43,7 @@ def disclose_one(clinic: Clinic, prediction: Path, state: Path, path: Path, log_
     nonce = clock.time("insurer", "choose a nonce for the question", lambda: secrets.token_bytes(32))
     clock.time(
         "clinic",
-        f"prove that the probability of {patient} is at least {_AT_LEAST}, and log that something was shown",
+        f"consent, prove that the probability of {patient} is at least {_AT_LEAST}, and log that something was shown",
         lambda: _disclose(clinic, scores, patient, nonce, prediction, path),
         lambda _: path.stat().st_size,
     )
@@ -54,7 +54,8 @@ def disclose_one(clinic: Clinic, prediction: Path, state: Path, path: Path, log_
     )
     if verdict["result"] != "verified":
         raise RuntimeError(f"the honest disclosure was refused: {verdict}")
-    says = f"{verdict['disclosure']['says']}: a probability {verdict['disclosure']['probability']}"
+    (fact,) = verdict["disclosure"]["facts"]
+    says = f"{fact['says']}: a probability {fact['probability']}"
     say(f"    {says}")
     (other,) = clock.time(
         "another insurer",

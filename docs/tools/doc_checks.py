@@ -18,7 +18,7 @@ __all__ = ["PARTS", "checks_in_code"]
 ROOT: Final = Path(__file__).resolve().parents[2]
 
 _NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\.[a-z0-9]+(-[a-z0-9]+)*")
-_FILES: Final = frozenset({"html", "json", "key", "pdf", "sqlite", "vkey"})
+_FILES: Final = frozenset({"html", "json", "key", "pdf", "sealproof", "sqlite", "vkey"})
 """How names of files end, which look like those of checks."""
 _NO_CHECKS: Final = frozenset({"ledger.anchors", "mpc.protocol", "mpc.provider"})
 _COMPOSED: Final = (

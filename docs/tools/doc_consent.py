@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from doc_seeds import ORIGIN, PLACEHOLDER, WHEN, fenced, seed, signing_key
 
 from api import entries
-from api.client.delivery import DELIVERY_BOX, REQUEST_BOX, pack_delivery
+from api.client.delivery import DELIVERY_BOX, REQUEST_BOX, pack_delivery, pack_request
 from api.client.handles import RecordHandles
 from api.consent import GrantDocument, Question, RequestDocument, Scope
 from api.entries import Reference
@@ -80,7 +80,7 @@ def add_consent_entries(
         seed("recipient nonce"),
         (question,),
     )
-    request_box = _box(request.encode(), CLINIC, REQUEST_BOX, asked_clinic.leaf)
+    request_box = _box(pack_request(request.encode()), CLINIC, REQUEST_BOX, asked_clinic.leaf)
     body = entries.Request(asked_clinic, request.digest, hashlib.sha256(request_box).digest())
     asked = add("request", body, consumer.index, CONSUMER)
     grant = GrantDocument(

@@ -63,6 +63,8 @@ Must = Literal["be zero", "not decrease the answer", "not increase the answer", 
 
 _WHAT: Final = "weight policy"
 _MAX_FILE_BYTES: Final = 1 << 20
+_MAX_LINE_BYTES: Final = 1 << 10
+"""A dotted name of a hundred thousand parts takes tomllib minutes."""
 _MAX_RULES: Final = 4096
 _MAX_EXPONENT: Final = 100
 
@@ -144,6 +146,8 @@ class WeightPolicy:
         """The policy that the bytes of a file say. Raises DecodeError, which names the rule."""
         if len(data) > _MAX_FILE_BYTES:
             raise DecodeError(_WHAT, f"more than {_MAX_FILE_BYTES} bytes")
+        if any(len(line) > _MAX_LINE_BYTES for line in data.split(b"\n")):
+            raise DecodeError(_WHAT, f"a line of more than {_MAX_LINE_BYTES} bytes")
         try:
             document = tomllib.loads(data.decode("utf-8"), parse_float=Decimal)
         except (ValueError, ArithmeticError, RecursionError) as error:

@@ -11,19 +11,23 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from api.client import disclosure, disclosure_statements
 from api.client.clinic import Clinic
 from api.client.consumer import Consumer
 from api.client.handles import RecordHandles
 from api.client.questions import question_of
+from api.client.raw_answers import RawAnswers
 from api.client.session import LocatedModel
 from api.client.shown import ShownFact, VerifiedDisclosure
 from api.consent import Question
 from privacy.bundle import BundleReader
 from privacy.ckks.packing import Packing, capacity
+from privacy.errors import VerificationFailed
 from privacy.models.linear import LinearModel
 from privacy.mpc.answers import AnswerOpening
 from tests.support import joint_bundles, shown
@@ -140,6 +144,36 @@ def test_neighbours_across_a_block_are_not_confused(shelf: Shelf, tmp_path: Path
     ]
     found = _through(shelf, questions, tmp_path / "edges.sealproof")
     assert all(abs(_raw(fact) - fact.value / 64) <= 1 / 64 for fact in found.facts)
+
+
+@pytest.mark.parametrize("lie", ["shown and proven", "proven alone"])
+def test_the_answer_at_the_same_place_of_another_block_is_refused(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lie: str
+) -> None:
+    """The same coefficient of another result of the same proof: a clinic shows the first block's as the second's."""
+    honest, patient = disclosure_statements.result_digests, FULL + 200 + len(lie)
+    asked = shelf.consumer.request(
+        shelf.clinic.name,
+        [question_of(shelf.model, IDS[patient], kind="exact")],
+        purpose="a study",
+        model=shelf.model,
+    )
+    held = shelf.clinic.grant(asked.index)
+    with monkeypatch.context() as patch:
+
+        def other(prediction: Any, patient: int, output: int) -> tuple[bytes, int]:
+            return honest(prediction, patient - FULL, output)
+
+        nearest = RawAnswers.nearest
+        patch.setattr(RawAnswers, "nearest", lambda raw, patient, *rest: nearest(raw, patient - FULL, *rest))
+        patch.setattr(disclosure_statements, "result_digests", other)
+        if lie == "shown and proven":
+            patch.setattr(disclosure, "result_digests", other)
+        shelf.clinic.disclose(held.index)
+    with pytest.raises(VerificationFailed) as refused:
+        shelf.consumer.collect(asked, tmp_path / "no.sealproof")
+    assert refused.value.check == ("disclosure.answer" if lie == "shown and proven" else "linear.form")
+    assert not (tmp_path / "no.sealproof").exists()
 
 
 def test_a_hundred_committed_answers_of_two_proofs_are_those_of_their_patients(

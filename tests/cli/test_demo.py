@@ -24,6 +24,23 @@ ENCRYPTED = ("linear.form", "linear.opening", "prediction.error-bound", "ledger.
 TOGETHER = ("quadratic.opening", "prediction.scales", "attestation.proofs", "policy.model", "network.overflow")
 
 
+CROOKED = {
+    "a threshold one step higher than was proven": "linear.form",
+    "an interval that the score is just outside of": "linear.form",
+    "the same number once around the modulus": "disclosure.impossible",
+    "another patient's answer under this patient's name": "inclusion.root",
+    "this patient's proof under another patient's name": "linear.form",
+    "a second key, made until the old record decrypts to a high score": "linear.form",
+    "a consent that was given for another purpose": "consent.request",
+    "a consent that had ended": "consent.expired",
+    "more than was consented to": "consent.scope",
+    "no consent on the ledger at all": "disclosure.grant",
+    "the server raises the patient's result": "linear.form",
+    "the prediction logged once more": "linear.form",
+    "the very same file, shown to another insurer": "disclosure.nonce",
+}
+"""What a crooked clinic, alone or with the server, shows an insurer, and the check that refuses it."""
+
 LIES = {
     "in which entry 4 is another": ("monitor.fork", "another root of this size was cosigned", "fork: "),
     "without the last two": ("monitor.rollback", "knows 5 entries", "rollback: "),
@@ -52,6 +69,12 @@ def encrypted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("mpc")
     return folder, run(folder, "demo", "--mpc")
+
+
+@pytest.fixture(scope="module")
+def consumer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("consumer")
+    return folder, run(folder, "demo", "--consumer")
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +124,31 @@ def test_the_bundles_verify_again_and_leave_the_key_out(encrypted):
 @pytest.mark.slow
 def test_the_page_needs_nothing_from_elsewhere_and_names_every_check(encrypted):
     check_page(*encrypted)
+
+
+@pytest.mark.slow
+def test_a_crooked_clinic_shows_an_insurer_nothing_that_is_not_so(consumer):
+    out = consumer[1]
+    check_refusals(out, tuple(CROOKED.values()), len(CROOKED))
+    for what, check in CROOKED.items():
+        assert f"  refused by {check}: {what}" in out
+
+
+@pytest.mark.slow
+def test_what_the_insurer_was_shown_verifies_again_and_its_file_has_no_score(consumer):
+    folder, out = consumer
+    check_bundles(folder, ["breast-cancer", "insurer-risk-disclosure", "insurer-score-disclosure"])
+    assert "malignant of record 'patient-001' is at least 0.859375" in out
+    page = check_page(folder, out)
+    for text in (
+        "An insurer asks one question",
+        "Neither a patient, nor a question, nor an answer",
+        "disclosure.nonce",
+    ):
+        assert text in page
+    ledger = page[page.index("What everybody can read") : page.index("Neither a patient")]
+    assert "patient-001" not in ledger
+    assert "life insurance" not in ledger
 
 
 @pytest.mark.slow

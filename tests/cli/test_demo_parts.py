@@ -91,11 +91,12 @@ def test_what_a_part_lacks_is_told_with_the_command_that_installs_it(
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        ((), (True, True, True)),
-        (("ckks",), (True, False, False)),
-        (("mpc",), (False, True, False)),
-        (("ledger",), (False, False, True)),
-        (("ckks", "mpc"), (True, True, False)),
+        ((), (True, True, True, True)),
+        (("ckks",), (True, False, False, False)),
+        (("mpc",), (False, True, False, False)),
+        (("ledger",), (False, False, True, False)),
+        (("consumer",), (False, False, False, True)),
+        (("ckks", "mpc"), (True, True, False, False)),
     ],
 )
 def test_options_choose_the_parts(
@@ -103,13 +104,13 @@ def test_options_choose_the_parts(
 ) -> None:
     asked: list[Any] = []
 
-    def run_demo(folder: Path, *, encrypted: bool, together: bool, ledger: bool) -> bool:
-        asked.append((encrypted, together, ledger))
+    def run_demo(folder: Path, *, encrypted: bool, together: bool, ledger: bool, consumer: bool) -> bool:
+        asked.append((encrypted, together, ledger, consumer))
         return True
 
     monkeypatch.setattr("api.demo.run.run_demo", run_demo)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
-    tools.demo(Path("nowhere"), **{name: name in options for name in ("ckks", "mpc", "ledger")})
+    tools.demo(Path("nowhere"), **{name: name in options for name in ("ckks", "mpc", "ledger", "consumer")})
     assert asked == [parts]
 
 

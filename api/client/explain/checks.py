@@ -59,7 +59,7 @@ MEANINGS: Final[Mapping[str, str]] = MappingProxyType(
         "refusal": "a refusal entry",
         "report": "a ledger report against its signed note and the ledger",
         "representation": "an opening of commitments",
-        "request": "the signature of a request",
+        "request": "a signed request to the server; a consumer's request on the ledger, and what is shown for it",
         "revocation": "a revocation entry",
         "sealed": "a box that was sealed for somebody else, or for another use",
         "submit": "what the server says it received",
