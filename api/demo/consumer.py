@@ -103,7 +103,7 @@ class ConsumerStory:
         )
         (verdict,) = clock.time(
             "insurer",
-            "verify the file once more, in a process without any key or encryption library",
+            "verify the file once more with the base install alone: no key, no encryption library",
             lambda: audit(self._state, [path], self._log_key, request.document.nonce),
         )
         if verdict["result"] != "verified":

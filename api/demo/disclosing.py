@@ -49,7 +49,7 @@ def disclose_one(clinic: Clinic, prediction: Path, state: Path, path: Path, log_
     )
     (verdict,) = clock.time(
         "insurer",
-        "verify it in a process without any key or encryption library",
+        "verify it with the base install alone: no key, no encryption library",
         lambda: audit(state, [path], log_key, nonce),
     )
     if verdict["result"] != "verified":

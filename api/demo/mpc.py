@@ -216,7 +216,7 @@ class _Story:
         )
         (verdict,) = clock.time(
             "auditor",
-            "verify the bundle in a process without any key or encryption library",
+            "verify the bundle with the base install alone: no key, no encryption library",
             lambda: audit(self._state, [bundle], self._log_key),
         )
         if verdict["result"] != "verified":

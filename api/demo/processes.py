@@ -21,22 +21,10 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from api.client.transport import Server, ServerError
+from api.demo.base_install import base_install
 from privacy.zk.generators import cache_folder
 
-__all__ = ["FORBIDDEN", "Background", "Parties", "audit", "local_server", "local_witness"]
-
-FORBIDDEN: Final = (
-    "tenseal",
-    "torch",
-    "crypten",
-    "sklearn",
-    "zksk",
-    "petlib",
-    "fastapi",
-    "uvicorn",
-    "matplotlib",
-)
-"""What cannot be imported in the auditor's process."""
+__all__ = ["Background", "Parties", "audit", "local_server", "local_witness"]
 
 _PRODUCT: Final = "api.cli"
 _START_SECONDS: Final = 60.0
@@ -227,24 +215,22 @@ class Parties:
 
 
 def audit(state: Path, bundles: Sequence[Path], log_key: str, nonce: bytes | None = None) -> list[dict[str, Any]]:
-    """`sealproof verify --json` in a process that has no key and cannot import an encryption library.
+    """`sealproof verify --json` in a process that has no key, and nothing installed but what auditors install.
 
     `nonce` is that of the recipient of a disclosure.
     """
     home = state / "auditor"
     home.mkdir(exist_ok=True)
-    program = (
-        f"import sys; sys.modules.update(dict.fromkeys({FORBIDDEN!r})); sys.argv[0] = 'sealproof'; "
-        "from api.cli import main; main()"
-    )
+    installed = base_install(home / "site")
     paths = [str(bundle.resolve()) for bundle in bundles]
-    command = [sys.executable, "-c", program, "verify", *paths, "--log-key", log_key, "--json"]
+    # Without -S it would find the packages of this environment, encryption libraries among them.
+    command = [sys.executable, "-S", "-m", _PRODUCT, "verify", *paths, "--log-key", log_key, "--json"]
     command += ["--nonce", nonce.hex()] if nonce else []
     environment = {
         "PATH": os.environ.get("PATH", ""),
         "HOME": str(home.resolve()),
         "SEALPROOF_CACHE": str(cache_folder().resolve()),
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys([str(Path(__file__).resolve().parents[2])])),
+        "PYTHONPATH": str(installed.resolve()),
     }
     done = subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, check=False)  # noqa: S603
     try:
