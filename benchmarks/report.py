@@ -34,11 +34,6 @@ def _over(result: Result, above: Sequence[str], below: str) -> float:
     return median(a / b for a, b in zip(_rounds(result, *above), _rounds(result, below), strict=True))
 
 
-def _against_median(result: Result, above: Sequence[str], below: str) -> float:
-    """Median of the sums, over the median of `below`: they are of one run, but not of the same rounds."""
-    return median(_rounds(result, *above)) / median(_rounds(result, below))
-
-
 def _peer_runs(result: Result, name: str) -> list[dict[str, Any]]:
     return list(result["peers"].get(name, {}).get("runs", []))
 
@@ -83,7 +78,7 @@ def ratios(result: Result) -> dict[str, float | None]:
         found[name] = None if best is None else best / ours
     concrete = _least(median(run["seconds"]["execute"]) for run in _peer_runs(result, "concrete_ml"))
     found["concrete_ml_over_attested"] = None if concrete is None else concrete / ours
-    found |= disclosing.ratios(result, lambda above, below: _against_median(result, above, below))
+    found |= disclosing.ratios(result, lambda above, below: _over(result, above, below))
     if "tenseal_vector_evaluate" in result["seconds"]:
         found["tenseal_over_attested"] = median(_rounds(result, "tenseal_vector_evaluate")) / ours
     return found

@@ -59,6 +59,7 @@ def _cost() -> str:
         f"{size['key_certificate'] / 1e6:.2f} MB and takes {shown_time(median('key_certificate_prove'))} to make and "
         f"{shown_time(median('key_certificate_verify'))} to check.",
         *_peers(result),
+        *_disclosures(result),
         "",
         f"Medians of one run on {machine['cpu']}, {machine['cores']} cores; Python {versions['python']}, "
         + ", ".join(f"{name} {versions[name]}" for name in shown if name in versions)
@@ -67,6 +68,36 @@ def _cost() -> str:
         *_two_parties(),
     ]
     return "\n".join(lines)
+
+
+def _disclosures(result: Mapping[str, Any]) -> list[str]:
+    """What it costs to show answers; nothing before it was measured."""
+    seconds, size, ratios = result["seconds"], result["bytes"], result["ratios"]
+    counts = [count for count in (1, 16, 100) if f"disclose_threshold_{count}" in seconds]
+    if not counts:
+        return []
+    rows = {"clinic: prove": "disclose", "consumer: verify the proof": "verify_disclosure"}
+    table = ["| answers that are disclosed in one proof | " + " | ".join(map(str, counts)) + " |"]
+    table.append("|---" * (1 + len(counts)) + "|")
+    for label, name in rows.items():
+        for kind in ("threshold", "exact"):
+            values = [shown_time(seconds[f"{name}_{kind}_{count}"]["median"]) for count in counts]
+            table.append(f"| {label}, {kind} | {' | '.join(values)} |")
+    for kind in ("threshold", "exact"):
+        values = [shown_size(size[f"disclosure_{kind}_{count}"]) for count in counts]
+        table.append(f"| proof, {kind} | {' | '.join(values)} |")
+    for label, name in rows.items():
+        values = [f"{ratios[f'{name}_over_encrypt_{count}']:.2f}" for count in counts]
+        table.append(f"| {label} / encrypt a block of {result['work']['patients']} | {' | '.join(values)} |")
+    latency = json.loads(LATENCY.read_text(encoding="utf-8")).get("disclosure")
+    if not latency:
+        return ["", *table]
+    whole = shown_time(latency["seconds"]["disclosure"]["median"])
+    text = (
+        f"Over HTTP, from a consumer's request to its verified disclosure, with consent, ledger and all checks of the "
+        f"prediction: {whole}, certificates verified before."
+    )
+    return ["", *table, "", text]
 
 
 def shown_size(count: float) -> str:

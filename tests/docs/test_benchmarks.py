@@ -25,6 +25,7 @@ RATIOS = {
     "attestation_bytes_first",
     "attestation_bytes_next",
     "ezkl_over_prove",
+    *(f"{name}_over_encrypt_{count}" for name in ("disclose", "verify_disclosure") for count in (1, 16, 100)),
 }
 
 
@@ -60,6 +61,14 @@ def check_ratios(result: dict[str, Any]) -> None:
     if largest > 2:
         growth = (sizes[f"proof_{largest}"] - sizes["proof_2"]) / (largest - 2)
         assert ratios["attestation_bytes_next"] == pytest.approx(growth)
+    for name in ("disclose", "verify_disclosure"):
+        for count in (n for n in (1, 16, 100) if n <= result["work"]["patients"]):
+            beside = rounds("encrypt_beside_disclosures")
+            kinds = [
+                median(a / b for a, b in zip(rounds(f"{name}_{kind}_{count}"), beside, strict=True))
+                for kind in ("exact", "threshold")
+            ]
+            assert ratios[f"{name}_over_encrypt_{count}"] == pytest.approx(max(kinds))
     ours = median(a + b for a, b in zip(rounds("evaluate"), rounds("prove"), strict=True))
     ours /= result["work"]["patients"]
     for name, statements in {
@@ -95,6 +104,18 @@ def test_published_results_have_every_key(published: dict[str, Any]) -> None:
 
 def test_published_ratios_recompute(published: dict[str, Any]) -> None:
     check_ratios(published)
+
+
+def test_published_disclosures_are_within_their_measures(published: dict[str, Any]) -> None:
+    """Of the published run, not of the machine that tests: seconds to prove, seconds to verify, bytes."""
+    for count, measures in {1: (0.5, 0.4, 140_000), 100: (2.5, 1.0, 180_000)}.items():
+        for kind in ("exact", "threshold"):
+            prove, verify = (published["seconds"][f"{n}_{kind}_{count}"] for n in ("disclose", "verify_disclosure"))
+            assert (prove["max"] < measures[0], verify["max"] < measures[1]) == (True, True)
+            assert published["bytes"][f"disclosure_{kind}_{count}"] <= measures[2]
+    certificate = [published["seconds"][f"key_certificate_{step}"]["max"] for step in ("prove", "verify")]
+    assert (certificate[0] < 5, certificate[1] < 4) == (True, True)
+    assert published["bytes"]["key_certificate"] <= 1_500_000
 
 
 def test_published_results_are_of_the_named_work(published: dict[str, Any]) -> None:
@@ -176,6 +197,17 @@ def test_the_published_latency_is_complete_and_within_the_measure():
     # One patient: under a second from request to verified answer, keys warm.
     assert max(rounds) < 1
     assert not any(trace in json.dumps(result) for trace in ("/home/", "/root/", "/tmp/", "://", str(ROOT)))
+
+
+def test_the_published_latency_has_disclosures_within_the_measure():
+    result = json.loads((RESULTS.parent / "latency.json").read_text())
+    times = result["disclosure"]["seconds"]
+    parts = [times[name]["rounds"] for name in ("request", "grant", "disclose", "collect")]
+    assert times["disclosure"]["rounds"] == pytest.approx([sum(each) for each in zip(*parts, strict=True)])
+    assert times["disclosure"]["median"] == median(times["disclosure"]["rounds"])
+    # From the request to the verified disclosure, on one machine: under three seconds, keys warm.
+    assert max(times["disclosure"]["rounds"]) < 3
+    assert result["disclosure"]["bytes"]["bundle_with_inputs"] > 0
 
 
 def test_the_published_latency_has_two_parties_or_says_why_not():
