@@ -1,10 +1,11 @@
 """What attestation costs, beside what it is added to: `python benchmarks/overhead.py [--peers]`.
 
-One run, the same work for all: 4096 patients x 30 features, `columns` packing, linear model. Plain NumPy, the clinic's
-encryption, bare SEAL and TenSEAL, our evaluation, proof, verification and decryption, for one block and for several
-blocks in one proof; the certificates; disclosures of 1, 16 and 100 answers; one patient alone in `rows` packing; where
-crypten is installed, two-party computation beside CrypTen alone (all that mpc.py measures, as section `mpc`); with
---peers, EZKL and Concrete ML. Steps take turns in rounds. Writes benchmarks/results/overhead.json and a plot beside it, and prints tables.
+One run, the same work for all: 4096 patients x 30 features, `columns` packing, linear model. Plain NumPy, the
+clinic's encryption, bare SEAL and TenSEAL, our evaluation, proof, verification and decryption, for one block and for
+several blocks in one proof; the certificates; disclosures of 1, 16 and 100 answers; one patient alone in `rows`
+packing; where crypten is installed, two-party computation beside CrypTen alone (all that mpc.py measures, as section
+`mpc`); with --peers, EZKL and Concrete ML. Steps take turns in rounds. Writes benchmarks/results/overhead.json and a
+plot beside it, and prints tables.
 """
 
 from __future__ import annotations
