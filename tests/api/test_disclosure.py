@@ -661,7 +661,7 @@ def test_wrong_usage_ends_with_two_and_a_refused_grant_with_one(joint: Told, tmp
         ((*nonce, *what, "--exact", "--until", "tomorrow"), "expected YYYY"),
         ((*nonce, *what, "--exact", "--records", "1"), "entry 1 is no cohort"),
         ((*nonce, *what, "--exact", "--only", HIGH), "no request to grant a part of"),
-        ((*nonce, "--exact", *folder), "with --nonce ask one thing"),
+        ((*nonce, "--exact", *folder), "with --nonce say what is shown"),
         (("12", *what, "--exact"), "what is shown is what the request asks"),
         (("12", *nonce, *what, "--exact"), "give the index of a request, or its file"),
         (folder, "give the index of a request, or its file"),
