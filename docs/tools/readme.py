@@ -36,10 +36,12 @@ from api.demo.play_chain import find_anvil, why_no_chain  # noqa: E402
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "ledger.md")
 ORDER = (
     "owner-python",
+    "rules-shell",
     "owner-shell",
     "clinic-python",
     "clinic-shell",
     "auditor-shell",
+    "rules-auditor-shell",
     "ask-shell",
     "grant-shell",
     "collect-shell",
