@@ -18,7 +18,7 @@ from api.binding import predicate
 from api.client.disclosure_statements import encrypted_statement, result_digests
 from api.client.handles import RecordHandles
 from api.client.prediction import VerifiedPrediction
-from api.consent import GrantDocument
+from api.consent import GrantDocument, Scope
 from api.demo.forging import BundleForger, Forgery
 from api.entries import Disclosure, Grant, Prediction, Reference, decode_entry, sign_entry
 from ledger import Log, Signer
@@ -127,6 +127,7 @@ class CrookedClinic(BundleForger):
                 "the prediction logged once more, with the proof of the first, and shown from there",
                 self.swapped,
             ),
+            (both, "a ledger in which the key was registered after the records", self.late_key),
         ]
         return [Forgery(attacker, what, make()) for attacker, what, make in told]
 
@@ -229,6 +230,43 @@ class CrookedClinic(BundleForger):
             head = log.head()
         body = replace(self._verified.prediction.body, checkpoint_size=head.size, checkpoint_root=head.root)
         return self._on_another_prediction("other-prediction", body, self._answer, {})
+
+    def late_key(self) -> Path:
+        """Write the ledger anew with the key behind the records: it could have been made to fit them."""
+        verified, crooks = self._verified, self._crooks
+        key, records = verified.key.reference, verified.records.reference
+
+        def moved(index: int) -> int:
+            """Where an entry stands once the key has changed places with everything up to the records."""
+            if index == key.index:
+                return records.index
+            return index - 1 if key.index < index <= records.index else index
+
+        late = Reference(moved(key.index), key.leaf)
+        said = replace(verified.records.body, key=late)
+        signed = sign_entry(said, self._clinic, crooks.clinic_key)
+        entries = self._entries[: self._index]
+        entries[records.index] = signed
+        entries.insert(records.index, entries.pop(key.index))
+        model = Reference(moved(verified.model.reference.index), verified.model.reference.leaf)
+        body = replace(
+            verified.prediction.body, key=late, model=model, records=Reference.to(moved(records.index), signed)
+        )
+        with self._open_log("late-key", entries) as log:
+            index = log.append(
+                sign_entry(body, decode_entry(self._entries[self._index]).author, crooks.server_key)
+            ).index
+            attested = predicate(log.entry, index, body, said, issued_at=self._issued_at, request_nonce=self._nonce)
+            located = Reference.to(index, log.entry(index))
+            document = replace(self._covering(self._answer), scope=Scope(located, None, None))
+            grant, _ = self._log_grant(log, document)
+            shown = replace(self._shown, prediction=LedgerReference.to(index, log.entry(index)))
+            members = {moved(i) for i in self._members if i < self._index} - self._asked() | {index}
+            envelope = attestation.sign_statement(attested, crooks.server_key)
+            told = _Told([self._answer], self._prove([self._answer], grant.leaf), grant, document)
+            return self._finish(
+                "late-key", log, told, grant, shown, _Place(located, body, envelope, self._blobs, members)
+            )
 
     def _on_another_prediction(
         self, name: str, body: Prediction, answer: ShownAnswer, replaced: dict[bytes, bytes]

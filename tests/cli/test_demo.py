@@ -37,6 +37,7 @@ CROOKED = {
     "no consent on the ledger at all": "disclosure.grant",
     "the server raises the patient's result": "linear.form",
     "the prediction logged once more": "linear.form",
+    "a ledger in which the key was registered after the records": "ledger.order",
     "the very same file, shown to another insurer": "disclosure.nonce",
 }
 """What a crooked clinic, alone or with the server, shows an insurer, and the check that refuses it."""
