@@ -14,7 +14,7 @@ from api.client.asked import AskedRequest, GrantState, RequestState
 from api.client.prediction import rounded_up
 from api.client.questions import question_in_words
 from api.client.session import LocatedModel
-from api.client.shown import ShownFact, VerifiedDisclosure
+from api.client.shown import VerifiedDisclosure
 from api.consent import Question
 from privacy.canonical_json import parse_timestamp
 from privacy.errors import DecodeError, VerificationFailed
@@ -75,20 +75,6 @@ def _missing(found: VerifiedDisclosure, asked: AskedRequest) -> list[tuple[Quest
     return [(question, question not in refused) for question in unanswered(found, asked)]
 
 
-def _fact_json(fact: ShownFact) -> dict[str, Any]:
-    return {
-        "says": fact.sentence,
-        "meaning": fact.meaning,
-        "record": fact.record_id,
-        "output": fact.output_name,
-        "versus": fact.versus_name,
-        "kind": fact.kind,
-        "value": str(fact.value),
-        "tolerance": fact.tolerance,
-        "error": rounded_up(fact.error) if fact.error else "0",
-    }
-
-
 def tell(path: Path, found: VerifiedDisclosure, asked: AskedRequest, as_json: bool) -> None:
     """The facts first, then what they rest on."""
     missing, body, head = _missing(found, asked), found.prediction.model.body, found.prediction.head
@@ -102,7 +88,7 @@ def tell(path: Path, found: VerifiedDisclosure, asked: AskedRequest, as_json: bo
                 "request": asked.index,
                 "purpose": asked.document.purpose,
                 "clinic": found.clinic.name,
-                "facts": [_fact_json(fact) for fact in found.facts],
+                "facts": [fact.to_json() for fact in found.facts],
                 "unanswered": [
                     {"question": question_in_words(question, _model(found)), "granted": granted}
                     for question, granted in missing

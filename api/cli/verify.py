@@ -27,8 +27,8 @@ from api.cli.governance import governed
 from api.client.anchored import AnchorComparison
 from api.client.audit import verify_bundle
 from api.client.joint_prediction import VerifiedJointPrediction
-from api.client.prediction import Check, VerifiedPrediction, rounded_up
-from api.client.shown import ShownFact, VerifiedConsent, VerifiedDisclosure
+from api.client.prediction import Check, VerifiedPrediction
+from api.client.shown import VerifiedConsent, VerifiedDisclosure
 from api.client.transport import Server
 from api.client.verified_cache import VerifiedCache
 from api.governance import Governance
@@ -114,30 +114,13 @@ def _report(
     told = _verified(bundle, found.prediction, pinned)
     told["checks"] = _checks(found.checks)
     told["disclosure"] = {
-        "facts": [_fact(fact) for fact in found.facts],
+        "facts": [fact.to_json() for fact in found.facts],
         "recipient_nonce": found.recipient_nonce.hex(),
         "entry": found.entry.reference.index,
         "issued_at": found.issued_at,
         "consent": None if found.consent is None else _consent(found.consent),
     }
     return told
-
-
-def _fact(fact: ShownFact) -> dict[str, Any]:
-    return {
-        "says": fact.sentence,
-        "meaning": fact.meaning,
-        "probability": fact.probability,
-        "record": fact.record_id,
-        "output": fact.output_name,
-        "versus": fact.versus_name,
-        "kind": fact.kind,
-        "value": str(fact.value),
-        "tolerance": fact.tolerance,
-        "scale_bits": fact.scale_bits,
-        "grid_bits": fact.grid_bits,
-        "error": rounded_up(fact.error) if fact.error else "0",
-    }
 
 
 def _consent(consent: VerifiedConsent) -> dict[str, Any]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from dataclasses import InitVar, dataclass, field
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
 from api.binding import Located
 from api.client.figures import decimal, rounded_down, times_as_likely
 from api.client.joint_prediction import VerifiedJointPrediction
-from api.client.prediction import VERIFIED, Check, VerifiedPrediction
+from api.client.prediction import VERIFIED, Check, VerifiedPrediction, rounded_up
 from api.consent import GrantDocument
 from api.entries import Disclosure, Grant, Party, Reference, Request
 from privacy.errors import UsageError
@@ -90,6 +90,23 @@ class ShownFact:
         times = times_as_likely(float(self._least))
         about = self._about.removeprefix("of ")
         return f"which are log-odds: {self.output_name} is {about}{times} times as likely as {self.versus_name}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As commands print it with --json."""
+        return {
+            "says": self.sentence,
+            "meaning": self.meaning,
+            "probability": self.probability,
+            "record": self.record_id,
+            "output": self.output_name,
+            "versus": self.versus_name,
+            "kind": self.kind,
+            "value": str(self.value),
+            "tolerance": self.tolerance,
+            "scale_bits": self.scale_bits,
+            "grid_bits": self.grid_bits,
+            "error": rounded_up(self.error) if self.error else "0",
+        }
 
     @property
     def _bits(self) -> int:
