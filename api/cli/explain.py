@@ -8,39 +8,23 @@ from typing import Annotated
 
 import typer
 
-from api.chain.anchors import compare_head, parse_anchors
 from api.cli.common import (
-    EXIT_ENVIRONMENT,
-    EXIT_REFUSED,
-    EXIT_USAGE,
     Json,
     LogKey,
     ProgressCallback,
-    nonce_bytes,
     out,
     print_json,
     progress,
-    trusted_logs,
 )
-from api.cli.governance import governed
-from api.client.audit import verify_bundle
+from api.cli.verifying import CODES, FAILURES, Demands, failure, head_of
 from api.client.explain.document import Explanation
 from api.client.explain.facts import Reading
 from api.client.explain.page import as_page
 from api.client.explain.refused import explain_refused
 from api.client.explain.text import as_text
 from api.client.explain.verified import explain_verified
-from api.client.shown import VerifiedDisclosure
-from api.client.transport import Server
 from api.client.trust import TrustedLog, TrustStore
-from api.client.verified_cache import VerifiedCache
-from api.governance import Governance
-from ledger import StorageError
-from privacy.errors import DecodeError, VerificationFailed
 from privacy.private_files import write_private
-from privacy.zk.group import group_by_name
-
-_CODES = {"verified": 0, "refused": EXIT_REFUSED, "unreadable": EXIT_USAGE, "unreachable": EXIT_ENVIRONMENT}
 
 
 def explain(
@@ -73,10 +57,7 @@ def explain(
 
     Example: sealproof explain disclosure.sealproof --log-key log.vkey --html explained.html
     """
-    trusted, recipient = trusted_logs(log_key), None if nonce is None else nonce_bytes(nonce)
-    group = group_by_name(backend)
-    anchors = [parsed for text in anchor or () for parsed in parse_anchors(text)]
-    demanded = None if governance is None else Governance.load(governance)
+    demands = Demands.of(log_key, server, backend, no_cache, nonce, anchor, governance, governance_rpc)
     options = {"--log-key": log_key, "--server": server, "--nonce": nonce}
     given = [word for name, value in options.items() if value is not None for word in (name, value)]
     given += [word for text in anchor or () for word in ("--anchor", text)]
@@ -88,41 +69,24 @@ def explain(
         options=tuple(given),
         pinned=log_key is not None,
         server=server is not None,
-        nonce=recipient is not None,
+        nonce=nonce is not None,
         cached=not no_cache,
-        governance=demanded,
+        governance=demands.governance,
         contract=governance_rpc is not None,
     )
     steps = _Steps()
     try:
-        with progress(quiet=as_json) as report, governed(demanded, governance_rpc) as contract:
-            found = verify_bundle(
-                bundle,
-                trusted,
-                group=group,
-                ledger=Server(server) if server else None,
-                recipient_nonce=recipient,
-                progress=steps.watching(report),
-                cache=None if no_cache else VerifiedCache(),
-                governance=demanded,
-                contract=contract,
-            )
+        with progress(quiet=as_json) as report:
+            found = demands.verify(bundle, steps.watching(report))
             steps.ended()
-            head = found.prediction.head if isinstance(found, VerifiedDisclosure) else found.head
-            compared = compare_head(anchors, head, Server(server).consistency if server else None)
-        log = _log(trusted, head.origin)
+            compared = demands.compare(found)
+        log = _log(demands.trusted, head_of(found).origin)
         explanation = explain_verified(found, replace(reading, anchors=tuple(compared), trusted=log))
-    except VerificationFailed as error:
-        explanation = explain_refused(str(bundle), "refused", error.check, error.detail, steps.passed, reading)
-    except StorageError as error:  # of a chain: what the bundle itself shows was not the problem
-        explanation = explain_refused(
-            str(bundle), "unreachable", "chain.unavailable", str(error), steps.passed, reading
-        )
-    except (DecodeError, OSError) as error:
-        explanation = explain_refused(str(bundle), "unreadable", "bundle.unreadable", str(error), steps.passed, reading)
+    except FAILURES as error:
+        explanation = explain_refused(str(bundle), *failure(error), steps.passed, reading)
     _show(explanation, html, as_json)
     if explanation.result != "verified":
-        raise typer.Exit(_CODES[explanation.result])
+        raise typer.Exit(CODES[explanation.result])
 
 
 @dataclass

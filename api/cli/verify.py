@@ -8,33 +8,20 @@ from typing import Annotated, Any
 
 import typer
 
-from api.chain.anchors import compare_head, parse_anchors
 from api.cli.common import (
-    EXIT_ENVIRONMENT,
-    EXIT_REFUSED,
-    EXIT_USAGE,
     Json,
     LogKey,
     err,
-    nonce_bytes,
     one_line,
     out,
     print_json,
     progress,
-    trusted_logs,
 )
-from api.cli.governance import governed
+from api.cli.verifying import CODES, FAILURES, Demands, failure
 from api.client.anchored import AnchorComparison
-from api.client.audit import verify_bundle
 from api.client.joint_prediction import VerifiedJointPrediction
 from api.client.prediction import Check, VerifiedPrediction
 from api.client.shown import VerifiedConsent, VerifiedDisclosure
-from api.client.transport import Server
-from api.client.verified_cache import VerifiedCache
-from api.governance import Governance
-from ledger import StorageError, VerifiedHead
-from privacy.errors import DecodeError, VerificationFailed
-from privacy.zk.group import group_by_name
 
 
 def verify(
@@ -68,40 +55,23 @@ def verify(
 
     Example: sealproof verify prediction.sealproof --log-key log.vkey
     """
-    trusted, recipient = trusted_logs(log_key), None if nonce is None else nonce_bytes(nonce)
-    anchors = [parsed for text in anchor or () for parsed in parse_anchors(text)]
-    demanded = None if governance is None else Governance.load(governance)
+    demands = Demands.of(log_key, server, backend, no_cache, nonce, anchor, governance, governance_rpc)
     reports = []
     for bundle in bundles:
         try:
-            with progress(quiet=as_json) as report, governed(demanded, governance_rpc) as contract:
-                verified = verify_bundle(
-                    bundle,
-                    trusted,
-                    group=group_by_name(backend),
-                    ledger=Server(server) if server else None,
-                    recipient_nonce=recipient,
-                    progress=report,
-                    cache=None if no_cache else VerifiedCache(),
-                    governance=demanded,
-                    contract=contract,
-                )
-                compared = compare_head(anchors, _head(verified), Server(server).consistency if server else None)
+            with progress(quiet=as_json) as report:
+                verified = demands.verify(bundle, report)
+                compared = demands.compare(verified)
             reports.append(_report(bundle, verified, pinned=log_key is not None) | _anchored(compared))
-        except VerificationFailed as error:
-            reports.append(_refused(bundle, "refused", error.check, error.detail))
-        except StorageError as error:  # of a chain: what the bundle itself shows was not the problem
-            reports.append(_refused(bundle, "unreachable", "chain.unavailable", str(error)))
-        except (DecodeError, OSError) as error:
-            reports.append(_refused(bundle, "unreadable", "bundle.unreadable", str(error)))
+        except FAILURES as error:
+            reports.append(_refused(bundle, *failure(error)))
     if as_json:
         print_json(reports[0] if len(reports) == 1 else reports)
     else:
         for result in reports:
             _print(result)
     states = {result["result"] for result in reports}
-    codes = {"refused": EXIT_REFUSED, "unreadable": EXIT_USAGE, "unreachable": EXIT_ENVIRONMENT}
-    for state, code in codes.items():
+    for state, code in CODES.items():
         if state in states:
             raise typer.Exit(code)
 
@@ -146,10 +116,6 @@ def _approval(found: VerifiedPrediction | VerifiedJointPrediction) -> dict[str, 
             "keys": [signed.key.hex() for signed in body.signatures],
         }
     }
-
-
-def _head(found: VerifiedPrediction | VerifiedJointPrediction | VerifiedDisclosure) -> VerifiedHead:
-    return found.prediction.head if isinstance(found, VerifiedDisclosure) else found.head
 
 
 def _anchored(compared: Sequence[AnchorComparison]) -> dict[str, Any]:
