@@ -12,11 +12,15 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from api.entries import Disclosure, Grant, Reference, Refusal, Request, Revocation
 from privacy.errors import VerificationFailed
 
-__all__ = ["ConsentIndex"]
+__all__ = ["ConsentIndex", "Standing"]
+
+Standing = Literal["open", "granted", "refused", "withdrawn"]
+"""How a request stands."""
 
 
 @dataclass
@@ -57,6 +61,16 @@ class ConsentIndex:
         """What was granted of a request, in ledger order."""
         with self.lock:
             return tuple(self._grants.get(request, ()))
+
+    def answer(self, request: int, size: int | None = None) -> Standing:
+        """What the clinic has answered within the first `size` entries (default: all), whatever was revoked since."""
+
+        def within(index: int | None) -> bool:
+            return index is not None and (size is None or index < size)
+
+        if any(map(within, self.grants(request))):
+            return "granted"
+        return "refused" if within(self.refusal(request)) else "open"
 
     def refusal(self, request: int) -> int | None:
         """The entry that refuses a request, or None."""

@@ -93,17 +93,12 @@ class RequestRow(BaseModel):
         grants = [GrantRow.of(registry, i, size) for i in consents.grants(index) if i < size]
         refused = consents.refusal(index)
         refusal = None if refused is None or refused >= size else registry.get(refused, Refusal)
-        state: Literal["open", "granted", "refused", "withdrawn"] = "open"
-        if registry.revocation(request.reference, size) is not None:
-            state = "withdrawn"
-        elif grants or refusal is not None:
-            state = "granted" if grants else "refused"
         return cls(
             index=index,
             leaf=request.reference.leaf.hex(),
             clinic=request.body.clinic.index,
             consumer=registry.author_of(index).reference.index,
-            state=state,
+            state=registry.standing(request.reference, size),
             grants=grants,
             refusal=None if refusal is None else RefusalRow(index=refusal.reference.index, reason=refusal.body.reason),
         )

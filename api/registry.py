@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from api.approval_entries import verify_approval
 from api.binding import Located, check_coverage, check_order, parameters_of
-from api.consent_index import ConsentIndex
+from api.consent_index import ConsentIndex, Standing
 from api.entries import (
     WRITERS,
     AnyEntry,
@@ -187,6 +187,13 @@ class Registry:
         """The index of the revocation of this entry within the first `size` entries (default: all), or None."""
         index = self._revoked.get(reference.index)
         return None if index is None or (size is not None and index >= size) else index
+
+    def standing(self, request: Reference, size: int | None = None) -> Standing:
+        """What came of a consumer's request within the first `size` entries (default: all): a withdrawal counts before
+        what the clinic has answered."""
+        if self.revocation(request, size) is not None:
+            return "withdrawn"
+        return self.consents.answer(request.index, size)
 
     def check_not_revoked(self, reference: Reference, size: int | None = None) -> None:
         """Raise VerificationFailed(`ledger.revoked`) if the entry was revoked within the first `size` entries."""

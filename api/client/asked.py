@@ -16,6 +16,7 @@ from typing import Final, Literal
 from api.binding import Located
 from api.client.session import load_reference
 from api.consent import MAX_DOCUMENT_BYTES, Question, RequestDocument
+from api.consent_index import Standing
 from api.entries import Disclosure, Grant, Party, Reference, Refusal, Request
 from api.registry import Registry
 from privacy.canonical_json import Codec, DecimalInteger, Record
@@ -23,8 +24,6 @@ from privacy.errors import UsageError, VerificationFailed
 from privacy.private_files import private_folder, read_private, write_private
 
 __all__ = ["Asked", "AskedRequest", "GrantState", "RequestState", "state_of"]
-
-State = Literal["open", "granted", "refused", "withdrawn"]
 
 _DOCUMENT: Final = "document.json"
 _REQUEST: Final = "request"
@@ -59,7 +58,7 @@ class RequestState:
 
     asked: AskedRequest
     clinic: Party
-    state: State
+    state: Standing
     grants: tuple[GrantState, ...]
     refusal: str | None
 
@@ -92,13 +91,7 @@ def state_of(asked: AskedRequest, registry: Registry) -> RequestState:
         grants.append(GrantState(Located(grant.reference, grant.body), revoked, located))
     refused = consents.refusal(asked.index)
     refusal = None if refused is None else registry.get(refused, Refusal).body.reason
-    state: State = "open"
-    if registry.revocation(asked.reference) is not None:
-        state = "withdrawn"
-    elif grants:
-        state = "granted"
-    elif refusal is not None:
-        state = "refused"
+    state = registry.standing(asked.reference)
     return RequestState(asked, registry.resolve(found.body.clinic, Party).body, state, tuple(grants), refusal)
 
 

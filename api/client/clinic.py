@@ -26,8 +26,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Literal, Protocol, Self
+from typing import Final, Literal, Protocol
 
 import httpx
 import numpy as np
@@ -40,6 +39,7 @@ from api.client.disclosure_source import find_source
 from api.client.encrypted_records import EncryptedPlan, PackingChoice, submit_encrypted
 from api.client.handles import RecordHandles
 from api.client.opening import open_prediction
+from api.client.party_client import PartyClient
 from api.client.requests import PredictionRequest, Requests
 from api.client.scores import Scores
 from api.client.session import LocatedModel, Session
@@ -89,7 +89,7 @@ class JobRunner(Protocol):
     def run_job(self, job: str) -> object: ...
 
 
-class Clinic:
+class Clinic(PartyClient):
     """A clinic's side. Open one with `init` or `open`; a context manager.
 
     Whatever talks to the server raises ServerError (an OSError) when it is unreachable or says no, DecodeError when it
@@ -97,7 +97,7 @@ class Clinic:
     """
 
     def __init__(self, session: Session, key_number: int | None, disclosure_cap: int = DEFAULT_CAP) -> None:
-        self._session = session
+        super().__init__(session)
         self._key = KeyFolder(session, key_number)
         self._cache = VerifiedCache()
         self._requests = Requests(session.folder / "requests")
@@ -150,28 +150,6 @@ class Clinic:
         """
         session = Session.resume(Path(folder), "clinic", url, client)
         return cls(session, newest_key(session) if key_number is None else key_number, disclosure_cap)
-
-    @property
-    def name(self) -> str:
-        """The clinic's name on the ledger."""
-        return self._session.identity.name
-
-    @property
-    def session(self) -> Session:
-        """Identity, server and trusted logs."""
-        return self._session
-
-    def close(self) -> None:
-        """Close the connections to the server."""
-        self._session.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def key(self) -> Reference:

@@ -28,9 +28,9 @@ from api.client.session import LocatedModel, Session, load_reference
 from api.client.submitted_records import submitted_records
 from api.client.transport import ServerRefused
 from api.consent import MAX_DOCUMENT_BYTES, GrantDocument, Question, RequestDocument, Scope, check_answers_request
+from api.consent_index import Standing
 from api.consent_rules import MAX_REQUEST_BOX_BYTES
 from api.entries import (
-    MAX_ENTRY_BYTES,
     Grant,
     JointPrediction,
     Party,
@@ -38,8 +38,6 @@ from api.entries import (
     Reference,
     Refusal,
     Request,
-    Revocation,
-    decode_entry,
 )
 from api.mpc.mirror import Mirror
 from api.registry import Logged, Registry
@@ -56,7 +54,6 @@ DEFAULT_TERM: Final = timedelta(days=30)
 """How long a grant holds unless something else is said."""
 
 Reason = Literal["declined", "no-consent", "no-such-answer"]
-State = Literal["open", "granted", "refused", "withdrawn"]
 
 _DOCUMENT: Final = "document.json"
 _NO_END: Final = "1970-01-01T00:00:00Z"
@@ -73,7 +70,7 @@ class IncomingRequest:
     reference: Reference
     consumer: Party
     document: RequestDocument | None
-    state: State
+    state: Standing
     grants: tuple[int, ...]
     problem: str | None = None
 
@@ -138,7 +135,7 @@ class Consents:
         with self.locked():
             registry = self.read_log()
             indices = registry.consents.requests(self._party.index)
-            wanted = [i for i in indices if all or _state(registry, registry.reference(i))[0] == "open"]
+            wanted = [i for i in indices if all or registry.standing(registry.reference(i)) == "open"]
             return [self._read(registry, index) for index in wanted]
 
     def _read(self, registry: Registry, index: int) -> IncomingRequest:
@@ -150,7 +147,7 @@ class Consents:
         if document is None and problem is None:
             problem = "it was to be handed over as a file (sealproof clinic grant --request FILE)"
         consumer = registry.author_of(index).body
-        state, grants = _state(registry, logged.reference)
+        state, grants = registry.standing(logged.reference), _held(registry, logged.reference)
         return IncomingRequest(logged.reference, consumer, document, state, grants, problem)
 
     def _document(self, registry: Registry, logged: Logged[Request]) -> RequestDocument | None:
@@ -318,12 +315,7 @@ class Consents:
         """End a grant now: nothing more is shown under it."""
         with self.locked():
             held = self.held(grant)
-            path, body = held.folder / "revocation.entry.json", Revocation(held.reference, reason)
-            if path.exists():
-                begun = decode_entry(read_private(path, MAX_ENTRY_BYTES, "entry")).body
-                if isinstance(begun, Revocation):
-                    body = begun  # it was revoked for that reason, or is about to be
-            return self._session.log_once(body, held.folder, "revocation")
+            return self._session.revoke_once(held.reference, reason, held.folder, "revocation")
 
     def _answerable(self, registry: Registry, index: int) -> IncomingRequest:
         """A request of this clinic that was not withdrawn. Raises UsageError."""
@@ -374,10 +366,7 @@ class Consents:
 
     @property
     def _party(self) -> Reference:
-        party = self._session.identity.party
-        if party is None:
-            raise UsageError("the clinic is not registered on the ledger yet: finish its init first")
-        return party
+        return self._session.identity.reference
 
     def _kept(self, index: int) -> Path:
         return private_folder(self._session.folder / "requests-in") / f"{index}.json"
@@ -394,17 +383,10 @@ def _looked_up(reference: Reference) -> Iterator[None]:
         raise UsageError(f"entry {reference.index} is not on the ledger, and the question is about that") from error
 
 
-def _state(registry: Registry, request: Reference) -> tuple[State, tuple[int, ...]]:
-    """What came of a request, and which grants of it still hold."""
-    consents = registry.consents
-    granted = consents.grants(request.index)
-    logged = [registry.get(index, Grant) for index in granted]
-    held = tuple(grant.reference.index for grant in logged if registry.revocation(grant.reference) is None)
-    if registry.revocation(request) is not None:
-        return "withdrawn", held
-    if granted:
-        return "granted", held
-    return ("refused" if consents.refusal(request.index) is not None else "open"), held
+def _held(registry: Registry, request: Reference) -> tuple[int, ...]:
+    """Which grants of a request still hold."""
+    logged = [registry.get(index, Grant) for index in registry.consents.grants(request.index)]
+    return tuple(grant.reference.index for grant in logged if registry.revocation(grant.reference) is None)
 
 
 def _of_records(questions: Sequence[Question], only: Sequence[str] | None) -> tuple[Question, ...]:

@@ -23,8 +23,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import httpx
 
@@ -36,24 +35,23 @@ from api.client.collecting import chosen, fetch_delivery, nonce_in, publish
 from api.client.delivery import REQUEST_BOX, pack_request
 from api.client.disclosure_bundle import write_disclosure_bundle
 from api.client.model_folder import kept
+from api.client.party_client import PartyClient
 from api.client.questions import check_question
 from api.client.session import LocatedModel, Session
 from api.client.shown import VerifiedDisclosure
 from api.client.verified_cache import VerifiedCache
 from api.consent import Question, RequestDocument, Scope
 from api.entries import (
-    MAX_ENTRY_BYTES,
     Party,
     Reference,
     Request,
-    Revocation,
     decode_entry,
 )
 from api.mpc.mirror import Mirror
 from api.registry import Registry
 from privacy.bundle import BundleReader
 from privacy.errors import UsageError, VerificationFailed
-from privacy.private_files import private_folder, read_private, write_private
+from privacy.private_files import private_folder, write_private
 from privacy.sealed import seal
 
 __all__ = ["AskedRequest", "Consumer", "RequestState"]
@@ -63,7 +61,7 @@ _NONCE_BYTES: Final = 32
 _MAX_QUESTIONS: Final = 256
 
 
-class Consumer:
+class Consumer(PartyClient):
     """A consumer's side. Open one with `init` or `open`; a context manager.
 
     Whatever talks to the server raises ServerError (an OSError) when it is unreachable or says no, DecodeError when it
@@ -71,7 +69,7 @@ class Consumer:
     """
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        super().__init__(session)
         self._asked = Asked(session.folder / "asked")
         self._mirror = Mirror(session)
         self._cache = VerifiedCache()
@@ -93,28 +91,6 @@ class Consumer:
     def open(cls, folder: Path | str, url: str | None = None, *, client: httpx.Client | None = None) -> Consumer:
         """The consumer in `folder`. Raises UsageError."""
         return cls(Session.resume(Path(folder), "consumer", url, client))
-
-    @property
-    def name(self) -> str:
-        """The consumer's name on the ledger."""
-        return self._session.identity.name
-
-    @property
-    def session(self) -> Session:
-        """Identity, server and trusted logs."""
-        return self._session
-
-    def close(self) -> None:
-        """Close the connections to the server."""
-        self._session.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
@@ -170,12 +146,7 @@ class Consumer:
     def withdraw(self, request: int | AskedRequest, reason: str = "withdrawn by its consumer") -> Reference:
         """Ask no longer: from now on nothing may be granted or shown for this request. Repeatable."""
         asked = self._one(request)
-        folder = self._asked.folder(asked.document)
-        body, begun = Revocation(asked.reference, reason), folder / "withdrawal.entry.json"
-        if begun.exists():
-            kept_body = decode_entry(read_private(begun, MAX_ENTRY_BYTES, "entry")).body
-            body = kept_body if isinstance(kept_body, Revocation) else body  # withdrawn before, whatever for
-        return self._session.log_once(body, folder, "withdrawal")
+        return self._session.revoke_once(asked.reference, reason, self._asked.folder(asked.document), "withdrawal")
 
     def requests(self, *, progress: Progress | None = None) -> list[RequestState]:
         """Every request of this folder and what the log says came of it, oldest first."""
@@ -230,7 +201,7 @@ class Consumer:
         with TemporaryDirectory(dir=received, prefix=".") as scratch:
             source = Path(scratch) / "prediction.sealproof"
             self._session.server.save_bundle(shown.body.prediction.index, source, inputs=True, progress=progress)
-            entries = [shown.reference, grant.grant.reference, asked.reference, self._party()]
+            entries = [shown.reference, grant.grant.reference, asked.reference, self._session.identity.reference]
             blobs = [delivery.statement, delivery.proof, delivery.grant, asked.document.encode()]
             unverified = Path(scratch) / "disclosure.sealproof"
             write_disclosure_bundle(self._session, source, unverified, entries, blobs)
@@ -295,12 +266,6 @@ class Consumer:
     def _one(self, request: int | AskedRequest) -> AskedRequest:
         return request if isinstance(request, AskedRequest) else self._asked.at(request)
 
-    def _party(self) -> Reference:
-        party = self._session.identity.party
-        if party is None:
-            raise UsageError(f"{self.name!r} is not registered on the ledger yet: finish its init first")
-        return party
-
     def _document(
         self, clinic: Reference, scope: Scope, purpose: str, questions: Sequence[Question]
     ) -> RequestDocument:
@@ -314,7 +279,7 @@ class Consumer:
             "sealproof/request/v1",
             self._session.identity.origin,
             clinic,
-            self._party(),
+            self._session.identity.reference,
             scope,
             purpose,
             secrets.token_bytes(_NONCE_BYTES),

@@ -117,11 +117,16 @@ class Identity:
         identity._save()
         return identity
 
-    def sign(self, body: Body) -> bytes:
-        """An entry with this body. Raises UsageError if the party is not registered yet."""
+    @property
+    def reference(self) -> Reference:
+        """The party entry. Raises UsageError if the party is not registered yet."""
         if self.party is None:
             raise UsageError(f"{self.name!r} is not registered on the ledger yet: finish its init first")
-        return sign_entry(body, self.party, self.private_key)
+        return self.party
+
+    def sign(self, body: Body) -> bytes:
+        """An entry with this body. Raises UsageError if the party is not registered yet."""
+        return sign_entry(body, self.reference, self.private_key)
 
     def _save(self) -> None:
         who = (self.role, self.name, self.server, self.origin, self.party)

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Literal, Self, TypedDict, Unpack, overload
+from typing import Final, Literal, TypedDict, Unpack, overload
 
 import httpx
 
@@ -27,6 +26,7 @@ from api.client.network_owner import (
     publish_network,
 )
 from api.client.owner_results import Audited, OutputPolicy
+from api.client.party_client import PartyClient
 from api.client.session import LocatedModel, Session
 from api.entries import AnyStatement, Bounded, Model, ModelOutput, Network, Reference, Sign, ZeroWeight
 from api.exposure import hidden_bits
@@ -93,11 +93,8 @@ class _AllOptions(_ModelOptions, _NetworkOptions, total=False):
     pass
 
 
-class Owner:
+class Owner(PartyClient):
     """A model owner's side. Open one with `init` or `open`; a context manager. Raises as `Clinic` does."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
 
     @classmethod
     def init(
@@ -116,23 +113,6 @@ class Owner:
     def open(cls, folder: Path | str, url: str | None = None, *, client: httpx.Client | None = None) -> Owner:
         """The owner in `folder`. Raises UsageError."""
         return cls(Session.resume(Path(folder), "owner", url, client))
-
-    @property
-    def session(self) -> Session:
-        """Identity, server and trusted logs."""
-        return self._session
-
-    def close(self) -> None:
-        """Close the connections to the server."""
-        self._session.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @overload
     def publish(

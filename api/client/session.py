@@ -191,6 +191,14 @@ class Session:
         """The schema of a model, fetched by digest."""
         return Schema.decode_json(self.server.blob(model.body.schema))
 
+    def revoke_once(self, target: Reference, reason: str, folder: Path, name: str) -> Reference:
+        """Withdraw an entry of one's own unless `folder` says that it was, or was begun to be, whatever for then."""
+        body, begun = Revocation(target, reason), folder / f"{name}.entry.json"
+        if begun.exists():
+            before = decode_entry(read_private(begun, MAX_ENTRY_BYTES, "entry")).body
+            body = before if isinstance(before, Revocation) else body
+        return self.log_once(body, folder, name)
+
     def revoke(self, target: Reference, reason: str) -> Reference:
         """Withdraw a key, model, records, request or grant entry of one's own, from now on."""
         entry = self.identity.sign(Revocation(target, reason))

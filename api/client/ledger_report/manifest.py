@@ -31,7 +31,7 @@ from ledger import Signer
 from ledger.encoding import decode_base64, decode_decimal, encode_base64
 from ledger.note import Note, sign_note
 from privacy.canonical_json import parse_timestamp
-from privacy.errors import DecodeError, UsageError
+from privacy.errors import DecodeError
 
 __all__ = ["CSV", "FILES", "HEADS", "HTML", "NOTE", "PDF", "Manifest", "party_index", "party_signer"]
 
@@ -152,9 +152,7 @@ class Manifest:
 
 def party_signer(identity: Identity) -> Signer:
     """The key of a registered party, under the name that says where it is registered. Raises UsageError."""
-    if identity.party is None:
-        raise UsageError(f"{identity.name!r} is not registered on the ledger yet: finish its init first")
-    return Signer(f"{identity.origin}/party/{identity.party.index}", identity.private_key.private_bytes_raw())
+    return Signer(f"{identity.origin}/party/{identity.reference.index}", identity.private_key.private_bytes_raw())
 
 
 def party_index(name: str, origin: str) -> int | None:
