@@ -19,7 +19,7 @@ from api.client.disclosure_statements import encrypted_statement, result_digests
 from api.client.handles import RecordHandles
 from api.client.prediction import VerifiedPrediction
 from api.consent import GrantDocument, Scope
-from api.demo.forging import BundleForger, Forgery
+from api.demo.forging import BundleForger, Forgery, moved_behind
 from api.entries import Disclosure, Grant, Prediction, Reference, decode_entry, sign_entry
 from ledger import Log, Signer
 from privacy import attestation
@@ -237,10 +237,7 @@ class CrookedClinic(BundleForger):
         key, records = verified.key.reference, verified.records.reference
 
         def moved(index: int) -> int:
-            """Where an entry stands once the key has changed places with everything up to the records."""
-            if index == key.index:
-                return records.index
-            return index - 1 if key.index < index <= records.index else index
+            return moved_behind(index, key.index, records.index)
 
         late = Reference(moved(key.index), key.leaf)
         said = replace(verified.records.body, key=late)

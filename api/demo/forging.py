@@ -14,7 +14,7 @@ from ledger import Log, Signer
 from privacy import attestation
 from privacy.bundle import BundleReader, BundleWriter
 
-__all__ = ["BundleForger", "Forgery"]
+__all__ = ["BundleForger", "Forgery", "moved_behind"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,13 @@ class Forgery:
     attacker: str
     what: str
     path: Path
+
+
+def moved_behind(index: int, first: int, last: int) -> int:
+    """Where entry `index` stands once entry `first` has been put behind entry `last`."""
+    if index == first:
+        return last
+    return index - 1 if first < index <= last else index
 
 
 class BundleForger:

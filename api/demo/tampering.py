@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from api.binding import parameters_of, predicate
 from api.blobs import BlobStore
-from api.demo.forging import BundleForger, Forgery
+from api.demo.forging import BundleForger, Forgery, moved_behind
 from api.entries import Prediction, Records, Reference, decode_entry, sign_entry
 from api.prediction import Context, plan_proofs, predict
 from api.registry import Registry
@@ -119,10 +119,7 @@ class Forger(BundleForger):
             raise TypeError("the prediction's records are no records entry")  # unreachable in an honest bundle
 
         def moved(index: int) -> int:
-            """Where an entry stands once the key entry has changed places with everything up to the records."""
-            if index == key.index:
-                return records.index
-            return index - 1 if key.index < index <= records.index else index
+            return moved_behind(index, key.index, records.index)
 
         late_key = Reference(moved(key.index), key.leaf)
         new_records = sign_entry(replace(entry.body, key=late_key), entry.author, self._clinic_key)
