@@ -95,6 +95,8 @@ class Told:
         return found
 
     def log_size(self) -> int:
+        """Entries of the log, the first prediction's included: whichever test comes first makes that."""
+        assert self.bundle.exists()
         return int(self.clinic.session.server.checkpoint().split(b"\n")[1])
 
     @contextmanager
